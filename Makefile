@@ -1,0 +1,50 @@
+# Each target works on a machine with Python 3.11 and nothing else prepared.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: up test check format bench proto lock vocab clean
+
+up: $(READY) vocab
+	@exec $(BIN)/python -m demo.up
+
+test: $(READY) vocab
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_import_floors.py
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) vocab
+	$(BIN)/python -m bench
+
+proto: $(READY)
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=extproc/pb --pyi_out=extproc/pb proto/ai_policy/v1/*.proto
+
+vocab: $(READY)
+	@$(BIN)/extproc vocab
+
+# The locks are rebuilt from pyproject.toml; every line carries the hashes of what may be installed.
+lock: $(READY)
+	$(BIN)/pip install --quiet --upgrade uv
+	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
+	  --no-emit-find-links --upgrade --quiet -o requirements/run.txt
+	$(BIN)/uv pip compile pyproject.toml --group demo --group dev --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links -c requirements/run.txt --upgrade --quiet -o requirements/dev.txt
+
+# The marker is written last, so that an interrupted set-up is done again.
+$(READY): requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .run

@@ -1,0 +1,1 @@
+"""AI traffic policy for Envoy: the rooms, and the words used in them."""

@@ -1,0 +1,234 @@
+"""What can happen to one HTTP request (events, nouns) and what the session wants done (actions).
+
+Floor 2. Every event carries `at_ns`, Unix time in nanoseconds: the session owns no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from extproc.decision import Charge, ChargeOutcome, Decision, Settlement
+from extproc.errors import RequestRefused
+from extproc.model import AIRequest, RequestHead, TokenEstimate, Usage, nothing
+
+# --- events: from Envoy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHeaders:
+    """The request line and headers came; `head.has_body` is false when they end the request."""
+
+    at_ns: int
+    head: RequestHead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestBody:
+    """The whole buffered body."""
+
+    at_ns: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestTrailers:
+    """Trailers after the request body; no policy reads them."""
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseHeaders:
+    """The answer's status and headers, from the provider or made by Envoy itself."""
+
+    at_ns: int
+    status: int
+    headers: Mapping[str, str] = field(default_factory=nothing)
+    end_of_stream: bool = False
+    is_local_reply: bool = False  # Envoy made it
+    reached_upstream: bool = True  # an upstream host was picked and sent the request
+    timed_out: bool = False  # Envoy gave up waiting for the upstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseBody:
+    """One chunk of the answer, or all of it."""
+
+    at_ns: int
+    body: bytes
+    end_of_stream: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResponseTrailers:
+    """The answer's trailers; with native usage they carry what Envoy read."""
+
+    at_ns: int
+    usage: Usage | None = None
+    model: str = ""
+    usage_is_partial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamClosed:
+    """Envoy ended the stream: the exchange is over, or its client left."""
+
+    at_ns: int
+
+
+# --- events: answers to what the session asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Understood:
+    """The body was decoded, classified and counted; or `refused` says why not."""
+
+    at_ns: int
+    request: AIRequest | None = None
+    tokens: TokenEstimate = field(default_factory=TokenEstimate)
+    body_with_usage: bytes | None = None  # rewritten so that a streamed answer reports usage
+    refused: RequestRefused | None = None
+    expected_output_tokens: int | None = None  # learned 95th percentile of (provider, model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargesReserved:
+    """The store answered, with one outcome a charge, in order."""
+
+    at_ns: int
+    outcomes: tuple[ChargeOutcome, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFailed:
+    """The store did not answer; whether it took the charges is unknown."""
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputCounted:
+    """The visible output of an answer without usage was counted."""
+
+    at_ns: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlinePassed:
+    """Our own deadline, below Envoy's `message_timeout`, passed while we were working."""
+
+    at_ns: int
+
+
+Event = (
+    RequestHeaders
+    | RequestBody
+    | RequestTrailers
+    | ResponseHeaders
+    | ResponseBody
+    | ResponseTrailers
+    | StreamClosed
+    | Understood
+    | ChargesReserved
+    | StoreFailed
+    | OutputCounted
+    | DeadlinePassed
+)
+
+# --- actions: answers to Envoy. Exactly one for each of its messages, in order.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continue:
+    """Let the message of `phase` pass, changed as said; `set_headers` overwrite."""
+
+    phase: type  # the event class this answers
+    set_headers: Mapping[str, str] = field(default_factory=nothing)
+    remove_headers: tuple[str, ...] = ()
+    body: bytes | None = None  # None: byte for byte as it came
+    read_response_body: str = ""  # "", "BUFFERED" or "STREAMED": a mode_override
+    metadata: Mapping[str, str | int] = field(default_factory=dict)  # dynamic metadata, namespace ai_policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RespondImmediately:
+    """Answer the client now; nothing goes upstream."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    details: str  # Envoy's RESPONSE_CODE_DETAILS
+    metadata: Mapping[str, str | int] = field(default_factory=dict)
+
+
+# --- actions: outward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Understand:
+    """Decode, classify and count this body; answer with `Understood`."""
+
+    head: RequestHead
+    body: bytes
+    max_body_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """Take these charges, all or nothing; answer with `ChargesReserved` or `StoreFailed`."""
+
+    decision_id: str
+    charges: tuple[Charge, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountOutput:
+    """Count this text with the model's tokenizer; answer with `OutputCounted`."""
+
+    provider: str
+    model: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settle:
+    """Replace what was reserved by what was spent; idempotent by decision id."""
+
+    settlement: Settlement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Tell telemetry. Once with the decision, once with its settlement if it was allowed."""
+
+    decision: Decision
+    settlement: Settlement | None = None
+
+
+Action = Continue | RespondImmediately | Understand | Reserve | CountOutput | Settle | Report
+
+__all__ = [
+    "Action",
+    "ChargesReserved",
+    "Continue",
+    "CountOutput",
+    "DeadlinePassed",
+    "Event",
+    "OutputCounted",
+    "Report",
+    "RequestBody",
+    "RequestHeaders",
+    "RequestTrailers",
+    "Reserve",
+    "RespondImmediately",
+    "ResponseBody",
+    "ResponseHeaders",
+    "ResponseTrailers",
+    "Settle",
+    "StoreFailed",
+    "StreamClosed",
+    "Understand",
+    "Understood",
+]
