@@ -1,4 +1,4 @@
-"""Imports go down, floor by floor; a room of one floor may use only rooms of lower ones and its own cupboard."""
+"""Imports go down, floor by floor; a room may use only rooms of lower floors and its own cupboard."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,8 @@ PACKAGE = ROOT / "extproc"
 
 # The first part of a module's name below `extproc` decides; later lines may import earlier ones.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "model", "decision", "pb"),
+    ("errors", "model", "pb"),
+    ("decision",),
     ("formats", "measure", "policy"),
     ("understand",),
     ("session",),
