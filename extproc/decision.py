@@ -163,6 +163,7 @@ class Denial:
     decision_id: str
     retry_after_ms: int | None = None  # None: waiting does not help
     limit: LimitState | None = None
+    at_ns: int = 0  # when it was decided, Unix time; dialects with absolute resets need it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

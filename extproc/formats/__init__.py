@@ -1,1 +1,22 @@
-"""."""
+"""The cupboard of wire formats: one file and one line here each.
+
+Floor 1. `classify` finds the format of a call; a format reads the call's body and its answer and
+speaks its dialect. What several formats share: `body` and `strict_json` (bytes to JSON), `fields`,
+`content` and `images` (JSON to values), `sse` and `answers` (answers), `advice` (denials, limits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from extproc.formats.anthropic_messages import AnthropicMessages
+from extproc.formats.base import WireFormat
+from extproc.formats.openai_chat import OpenAIChat
+
+_ALL: tuple[WireFormat, ...] = (
+    OpenAIChat(),
+    AnthropicMessages(),
+)
+
+FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})

@@ -1,0 +1,186 @@
+"""Reading an answer's body, whole or as events, whatever its dialect; a `Tally` knows the dialect.
+
+Floor 1, pure. Nothing here raises on what an upstream sends: what is not understood is not seen.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from extproc.formats.body import MAX_ANSWER_BYTES
+from extproc.formats.sse import SSEEvent, SSEParser
+from extproc.model import Observation, Usage
+
+# Far above any output ceiling; only a runaway upstream reaches it.
+MAX_TEXT_CHARS = 16 * 1024 * 1024
+
+# Where doubles stop holding every whole number.
+MAX_TOKENS = 2**53
+
+JSON = Mapping[str, Any]
+_NONE: JSON = {}
+_WORD = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was seen of an answer so far; text is kept apart by where it belongs."""
+
+    usage: Usage | None = None
+    finished: bool = False
+    error: str = ""
+    model: str = ""
+    response_id: str = ""
+    finish_reasons: dict[int, str] = field(default_factory=dict)  # "": seen, not stopped
+    _texts: dict[object, list[str]] = field(default_factory=dict)
+    _text_chars: int = 0
+
+    def say(self, where: object, text: Any) -> None:
+        """Add generated text to the stretch it belongs to; anything but text is ignored."""
+        if isinstance(text, str) and text and self._text_chars < MAX_TEXT_CHARS:
+            self._text_chars += len(text)
+            self._texts.setdefault(where, []).append(text)
+
+    def name(self, *, model: Any = None, response_id: Any = None) -> None:
+        """Note who answered; the last that says so wins."""
+        self.model = word(model) or self.model
+        self.response_id = word(response_id) or self.response_id
+
+    def fail(self, error: Any) -> None:
+        """Note an error object of the body; only its type is kept, its text may quote the prompt."""
+        said = as_object(error)
+        self.error = self.error or word(said.get("type")) or word(said.get("code")) or "error"
+
+    def observation(self) -> Observation:
+        """The tally so far as a value."""
+        return Observation(
+            usage=self.usage,
+            finished=self.finished,
+            error=self.error,
+            model=self.model,
+            response_id=self.response_id,
+            finish_reasons=tuple(reason for _, reason in sorted(self.finish_reasons.items()) if reason),
+            output_text=_encodable("\n".join("".join(texts) for texts in self._texts.values())),
+        )
+
+
+def _encodable(text: str) -> str:
+    """The text with surrogate halves joined, which deltas may split, or replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+class Dialect(Protocol):
+    """How one wire format's answers change a tally."""
+
+    def read_whole(self, body: JSON, tally: Tally) -> None:
+        """Take a whole JSON answer."""
+
+    def read_event(self, event: SSEEvent, tally: Tally) -> None:
+        """Take one event of a stream."""
+
+
+class JSONAnswer:
+    """Reads a JSON answer once it is whole; a body above the bound is not read."""
+
+    def __init__(self, dialect: Dialect, *, max_bytes: int = MAX_ANSWER_BYTES) -> None:
+        self._dialect = dialect
+        self._room_bytes = max_bytes
+        self._chunks: list[bytes] = []
+        self._is_over = False
+        self._tally = Tally()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes; ignored after `finish`."""
+        if self._is_over:
+            return
+        self._room_bytes -= len(data)
+        if self._room_bytes < 0:
+            self._chunks.clear()
+        else:
+            self._chunks.append(data)
+
+    def finish(self) -> None:
+        """Read what came. Idempotent."""
+        if self._is_over:
+            return
+        self._is_over = True
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        try:
+            body = json.loads(data)
+        except (ValueError, RecursionError):
+            return
+        self._tally.finished = True
+        self._dialect.read_whole(as_object(body), self._tally)
+
+    def observation(self) -> Observation:
+        """What was seen; everything or nothing."""
+        return self._tally.observation()
+
+
+class EventAnswer:
+    """Reads a streamed answer event by event."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._parser = SSEParser()
+        self._is_over = False
+        self._tally = Tally()
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes; ignored after `finish`."""
+        if not self._is_over:
+            self._read(self._parser.feed(data))
+
+    def finish(self) -> None:
+        """Read what only the end completes. Idempotent."""
+        if not self._is_over:
+            self._is_over = True
+            self._read(self._parser.finish())
+
+    def observation(self) -> Observation:
+        """What was seen so far."""
+        return self._tally.observation()
+
+    def _read(self, events: list[SSEEvent]) -> None:
+        for event in events:
+            self._dialect.read_event(event, self._tally)
+
+
+def event_object(data: bytes) -> JSON:
+    """The object of an event's data, empty where it is none."""
+    try:
+        return as_object(json.loads(data))
+    except (ValueError, RecursionError):
+        return _NONE
+
+
+def as_object(value: Any) -> JSON:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else _NONE
+
+
+def as_objects(value: Any) -> list[JSON]:
+    """The objects of a list, empty where it is none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def tokens(value: Any) -> int | None:
+    """A token count; None for whatever is not a whole number from 0. An explicit 0 is a count."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    # NaN fails every comparison, so it is refused before int() would raise on it.
+    return int(value) if 0 <= value <= MAX_TOKENS and value == int(value) else None
+
+
+def word(value: Any) -> str:
+    """A provider's identifier if it is one: visible ASCII, at most 128 characters; else empty."""
+    return value if isinstance(value, str) and _WORD.fullmatch(value) else ""

@@ -1,0 +1,46 @@
+"""What the parts of messages add up to: text, images, and the kinds of input among them.
+
+Floor 1, pure. Formats walk their own part types and tell a `Content` what they found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from extproc.formats.images import Size
+from extproc.model import Prompt, PromptImage, PromptMessage
+
+
+@dataclass(slots=True)
+class Content:
+    """Gathers one request; `end_message` closes what was gathered since the last one."""
+
+    messages: list[PromptMessage] = field(default_factory=list)
+    images: list[PromptImage] = field(default_factory=list)
+    modalities: set[str] = field(default_factory=set)
+    _texts: list[str] = field(default_factory=list)
+
+    def text(self, text: str) -> None:
+        """Text the model reads."""
+        if text:
+            self.modalities.add("text")
+            self._texts.append(text)
+
+    def image(self, size: Size | None, detail: str = "auto") -> None:
+        """An image, with its size in pixels where the body shows it."""
+        self.modalities.add("image")
+        width, height = size or (None, None)
+        self.images.append(PromptImage(width_px=width, height_px=height, detail=detail))
+
+    def other(self, modality: str) -> None:
+        """Input whose tokens only the provider can count."""
+        self.modalities.add(modality)
+
+    def end_message(self, role: str, name: str | None = None) -> None:
+        """All gathered text belongs to one message."""
+        self.messages.append(PromptMessage(role=role, text="\n".join(self._texts), name=name))
+        self._texts.clear()
+
+    def prompt(self, tools: tuple[str, ...]) -> Prompt:
+        """What the tokenizer needs of the whole request."""
+        return Prompt(messages=tuple(self.messages), tools=tools, images=tuple(self.images))

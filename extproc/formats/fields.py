@@ -1,0 +1,120 @@
+"""Typed access to the fields of a JSON body: exactly the expected type, absent, or a 400.
+
+Floor 1, pure. `null` counts as absent. Upstreams coerce differently (`"true"`, `1`, `5.0`), so
+nothing is coerced here. Messages name the JSON pointer, never the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from extproc.decision import Reason
+from extproc.errors import RequestRefused
+
+# Counts multiply and land in counters that stores keep as doubles (2**53).
+MAX_COUNT = 2**31 - 1
+# The longest known names are Bedrock ARNs and fine-tuned models, below 200.
+MAX_NAME_CHARS = 256
+
+JSON = Mapping[str, Any]
+
+
+def wrong(pointer: str, what: str) -> RequestRefused:
+    """A 400 that says which field must be what."""
+    return RequestRefused(status=400, code=Reason.BODY_MALFORMED, message=f"{pointer} {what}.")
+
+
+def string(body: JSON, key: str, at: str = "") -> str:
+    """The string at `key`, empty where absent."""
+    value = body.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise wrong(f"{at}/{key}", "must be a string")
+    return value
+
+
+def name(body: JSON, key: str, at: str = "") -> str:
+    """A name that ends up in rules and counters: lower case, empty where absent."""
+    value = string(body, key, at)
+    if len(value) > MAX_NAME_CHARS:
+        raise wrong(f"{at}/{key}", f"must have at most {MAX_NAME_CHARS} characters")
+    # An upstream may trim what we would compare untrimmed.
+    if value != value.strip() or not value.isprintable():
+        raise wrong(f"{at}/{key}", "must not begin or end with space or hold control characters")
+    return value.lower()
+
+
+def required_name(body: JSON, key: str, at: str = "") -> str:
+    """As `name`, and there."""
+    value = name(body, key, at)
+    if not value:
+        raise wrong(f"{at}/{key}", "is required and must be a string that is not empty")
+    return value
+
+
+def flag(body: JSON, key: str, at: str = "") -> bool:
+    """The boolean at `key`, false where absent."""
+    value = body.get(key)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise wrong(f"{at}/{key}", "must be true or false")
+    return value
+
+
+def count(body: JSON, key: str, at: str = "") -> int | None:
+    """The whole number from 1 to `MAX_COUNT` at `key`, None where absent."""
+    value = body.get(key)
+    if value is None:
+        return None
+    if type(value) is not int or not 1 <= value <= MAX_COUNT:
+        raise wrong(f"{at}/{key}", f"must be a whole number from 1 to {MAX_COUNT}")
+    return value
+
+
+def number(body: JSON, key: str, at: str = "") -> float | None:
+    """The number at `key`, None where absent."""
+    value = body.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong(f"{at}/{key}", "must be a number")
+    return float(value)
+
+
+def mapping(body: JSON, key: str, at: str = "") -> JSON:
+    """The object at `key`, empty where absent."""
+    value = body.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise wrong(f"{at}/{key}", "must be an object")
+    return value
+
+
+def objects(body: JSON, key: str, at: str = "") -> Iterator[tuple[str, JSON]]:
+    """Pointer and value of each object in the list at `key`; nothing where absent."""
+    value = body.get(key)
+    if value is None:
+        return
+    if not isinstance(value, list):
+        raise wrong(f"{at}/{key}", "must be a list")
+    for position, item in enumerate(value):
+        pointer = f"{at}/{key}/{position}"
+        if not isinstance(item, dict):
+            raise wrong(pointer, "must be an object")
+        yield pointer, item
+
+
+def check_case(body: JSON, known: frozenset[str], at: str) -> None:
+    """Refuse keys that differ only in case from a known one: some upstreams would read them."""
+    for key in body:
+        if key not in known and (fold := key.casefold()) in known:
+            raise wrong(at, f"has a key that differs from {fold} only in case")
+
+
+def distinct(names: list[str]) -> tuple[str, ...]:
+    """Each name once, in order of appearance, without empty ones."""
+    return tuple(dict.fromkeys(filter(None, names)))

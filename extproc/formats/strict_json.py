@@ -1,0 +1,164 @@
+"""JSON that every parser on the way reads alike, or nothing.
+
+Floor 1, pure. Two parsers that disagree about a body are a way around policy: the sidecar reads
+one `model`, the upstream another. So whatever RFC 8259 leaves open is refused here. The standard
+library's parser is used because it shows duplicate keys; faster ones silently keep the last.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from extproc.decision import Reason
+from extproc.errors import RequestRefused
+
+# Far above any real request, far below every parser's own limit (1000 in CPython and serde).
+MAX_NESTING = 128
+# A double ends at 309 digits; a longer number is infinity to half of all parsers.
+MAX_NUMBER_CHARS = 308
+
+# Go's encoding/json matches keys without regard to case, so `Model` reaches such an upstream as
+# `model`. Every top-level field that any format here reads.
+KNOWN_FIELDS = frozenset(
+    {
+        *("model", "models", "fallbacks", "messages", "system", "input", "instructions", "prompt"),
+        *("stream", "stream_options", "n", "best_of", "max_tokens", "max_completion_tokens"),
+        *("max_output_tokens", "temperature", "tools", "functions", "mcp_servers", "web_search_options"),
+        *("user", "safety_identifier", "metadata", "response_format", "thinking", "reasoning"),
+        *("previous_response_id", "conversation", "container"),
+    }
+)
+
+# Possessive, so that a long string costs no backtracking stack.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+_MAYBE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """The object that `data` is, if every JSON parser would read the same one.
+
+    Raises `RequestRefused` (400) naming problem and place, never the text found there.
+    """
+    text = _utf8(data)
+    _check_nesting(data)
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        problem = error.msg.partition(":")[0]
+        raise malformed(f"is not JSON: {problem} (line {error.lineno}, column {error.colno})") from None
+    if not isinstance(value, dict):
+        raise malformed("is not a JSON object at its top level")
+    _check_case(value)
+    if _MAYBE_SURROGATE.search(data):
+        _check_surrogates(value)
+    return value
+
+
+def compact_json(value: Any) -> str:
+    """The shortest JSON text of a parsed value, keys in their order."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def malformed(what: str) -> RequestRefused:
+    """A 400 that says what is wrong with the body."""
+    return RequestRefused(status=400, code=Reason.BODY_MALFORMED, message=f"The request body {what}.")
+
+
+def _utf8(data: bytes) -> str:
+    if not data:
+        raise RequestRefused(status=400, code=Reason.BODY_MISSING, message="This call needs a request body.")
+    encoding = json.detect_encoding(data)
+    if encoding == "utf-8-sig":
+        raise malformed("starts with a byte order mark")
+    if encoding != "utf-8":
+        raise malformed("is not UTF-8")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise malformed(f"is not UTF-8 at byte {error.start}") from None
+
+
+def _check_nesting(data: bytes) -> None:
+    if data.count(b"[") + data.count(b"{") <= MAX_NESTING:
+        return
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_NESTING:
+            raise malformed(f"is nested deeper than {MAX_NESTING} levels")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise malformed(f"has the key {_named(key)} twice in one object")
+            seen.add(key)
+    return members
+
+
+def _check_case(members: dict[str, Any]) -> None:
+    folded: set[str] = set()
+    for key in members:
+        if not key.isascii() or not key.islower():
+            fold = key.casefold()
+            if fold in KNOWN_FIELDS and key not in KNOWN_FIELDS:
+                raise malformed(f"has a key that differs from {fold} only in case")
+        else:
+            fold = key
+        if fold in folded:
+            raise malformed(f"has keys that differ only in case: {_named(fold)}")
+        folded.add(fold)
+
+
+def _named(key: str) -> str:
+    """A key as far as it may be shown: a plain word, else only that there is one."""
+    return key if _PLAIN_KEY.fullmatch(key) else "(not a plain word)"
+
+
+def _check_surrogates(value: Any) -> None:
+    for pointer, text in _strings(value, ""):
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise malformed(f"has half a surrogate pair at {pointer or '/'}")
+
+
+def _strings(value: Any, pointer: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield pointer, value
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _strings(item, f"{pointer}/{number}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield pointer, key
+            yield from _strings(item, f"{pointer}/{_named(key)}")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_NUMBER_CHARS:
+        raise malformed(f"has a number of more than {MAX_NUMBER_CHARS} digits")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    number = float(digits) if len(digits) <= MAX_NUMBER_CHARS else math.inf
+    if not math.isfinite(number):
+        raise malformed("has a number beyond the range of a double")
+    return number
+
+
+def _constant(_name: str) -> NoReturn:
+    raise malformed("has NaN or Infinity, which JSON does not know")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_constant
+)
