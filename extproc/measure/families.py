@@ -1,0 +1,103 @@
+"""Which family a model belongs to, and how that family's counts follow from a tiktoken count.
+
+OpenAI's families count by formula. The others have no public tokenizer, or one we do not carry: their
+figures are slopes and intercepts fitted to recorded answers, so their counts are never exact.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ToolForm(Enum):
+    """How a family shows tool definitions to its model."""
+
+    TYPESCRIPT = "typescript"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """The constants of one family; all in tokens but the slope."""
+
+    encoding: str = "o200k_base"
+    slope_percent: int = 100  # this family's tokens for a hundred of the encoding's
+    per_message: int = 3  # framing, without the role
+    per_prompt: int = 3  # what primes the answer
+    tool_form: ToolForm = ToolForm.JSON
+    per_tools: int = 0  # once, where there are tools
+    is_exact: bool = False  # for plain text
+
+
+_OPENAI = Family(tool_form=ToolForm.TYPESCRIPT, per_tools=9)
+UNKNOWN = _OPENAI
+_CLAUDE_TO_4_6 = Family(slope_percent=115, per_message=0, per_prompt=7, per_tools=500)
+_CLAUDE = Family(slope_percent=142, per_message=0, per_prompt=7, per_tools=460)
+
+# The date and region of cloud names end before the model's own name begins: us.anthropic.claude-...
+_VENDOR = re.compile(
+    r"^(?:[a-z]{2,6}\.)?(?:ai21|amazon|anthropic|cohere|deepseek|meta|mistral|openai|qwen)\."
+)
+# Ends a version: nothing that continues the name may follow.
+_END = r"(?![a-z0-9.])"
+# Answers of these models count more, or less, than the text of the request.
+_ODD = re.compile(r"search|audio|realtime|transcribe|tts|image|deep-research|vision|computer-use")
+
+# The first match decides. A model of OpenAI that is not listed is taken for a new one.
+_FAMILIES: tuple[tuple[re.Pattern[str], Family], ...] = (
+    (re.compile(r"gpt-oss"), Family(tool_form=ToolForm.TYPESCRIPT, per_prompt=70, per_tools=9)),
+    (
+        re.compile(rf"gpt-5(\.\d+)?{_END}"),
+        Family(tool_form=ToolForm.TYPESCRIPT, per_prompt=2, per_tools=89, is_exact=True),
+    ),
+    (
+        re.compile(rf"o[134]{_END}"),
+        Family(tool_form=ToolForm.TYPESCRIPT, per_prompt=2, per_tools=9, is_exact=True),
+    ),
+    (
+        re.compile(rf"(gpt-4o|chatgpt-4o|gpt-4\.[15]){_END}"),
+        Family(tool_form=ToolForm.TYPESCRIPT, per_tools=9, is_exact=True),
+    ),
+    (
+        re.compile(rf"(gpt-4|gpt-3\.5|gpt-35|text-embedding-(ada-002|3)|(davinci|babbage)-002){_END}"),
+        Family(encoding="cl100k_base", tool_form=ToolForm.TYPESCRIPT, per_tools=9, is_exact=True),
+    ),
+    (re.compile(r"gemini|gemma"), Family(slope_percent=104, per_message=0, per_prompt=0)),
+    (
+        re.compile(r"(mistral|mixtral|ministral|codestral|magistral|devstral|pixtral)"),
+        Family(slope_percent=107),
+    ),
+    (re.compile(r"(meta-)?(code)?llama"), Family(slope_percent=103, per_prompt=30)),
+    (re.compile(r"qwen|qwq|deepseek|glm"), Family(slope_percent=103)),
+    (re.compile(r"nova"), Family(slope_percent=103, per_message=0, per_prompt=0)),
+)
+
+_CLAUDE_VERSION = re.compile(r"(?<!\d)(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)")
+_LAST_OLD_CLAUDE = (4, 6)
+
+
+def normalised(model: str) -> str:
+    """The model's own name: lower case, without `provider/`, cloud vendor and `ft:`."""
+    name = model.lower().strip().rpartition("/")[2]
+    return _VENDOR.sub("", name).removeprefix("ft:")
+
+
+def family(provider: str, model: str) -> Family:
+    """The constants that count for `model`; unknown models count like OpenAI's newest, never exactly."""
+    name = normalised(model)
+    if "claude" in name or (provider == "anthropic" and not name):
+        return _CLAUDE if is_new_claude(name) else _CLAUDE_TO_4_6
+    return next((constants for pattern, constants in _FAMILIES if pattern.match(name)), UNKNOWN)
+
+
+def is_new_claude(name: str) -> bool:
+    """Whether a Claude model has the tokenizer that came after 4.6; without a version it has."""
+    found = _CLAUDE_VERSION.search(name)
+    return found is None or (int(found[1]), int(found[2] or 0)) > _LAST_OLD_CLAUDE
+
+
+def is_odd(name: str) -> bool:
+    """Whether a normalised name says that the provider adds to, or takes from, the text."""
+    return _ODD.search(name) is not None

@@ -1,0 +1,54 @@
+"""How long answers really are, by provider and model: what `reserve: expected` sets aside.
+
+In memory and bounded; a process that starts anew learns anew. No clock: the newest answers count.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import OrderedDict, deque
+
+_REMEMBERED = 256  # answers a model; enough for a stable tail, few enough to follow a change of use
+_FEWEST = 20  # below this a 95th percentile is the maximum by another name
+_MODELS = 1024  # callers choose model names, so the least recently used one is forgotten
+
+
+class _Outputs:
+    """The newest answers of one model, in order of arrival and in order of size."""
+
+    __slots__ = ("_arrived", "_sorted")
+
+    def __init__(self) -> None:
+        self._arrived: deque[int] = deque()
+        self._sorted: list[int] = []
+
+    def add(self, tokens: int) -> None:
+        if len(self._arrived) == _REMEMBERED:
+            del self._sorted[bisect_left(self._sorted, self._arrived.popleft())]
+        self._arrived.append(tokens)
+        insort(self._sorted, tokens)
+
+    def percentile_95(self) -> int | None:
+        size = len(self._sorted)
+        # Nearest rank, in whole numbers: the smallest value that 95 % do not exceed.
+        return self._sorted[(95 * size + 99) // 100 - 1] if size >= _FEWEST else None
+
+
+class LearnedOutputs:
+    """The last 256 outputs of each of the 1,024 models used last; not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._outputs: OrderedDict[tuple[str, str], _Outputs] = OrderedDict()
+
+    def observe(self, provider: str, model: str, output_tokens: int) -> None:
+        """Remember what one choice of an answer came to."""
+        outputs = self._outputs.setdefault((provider, model), _Outputs())
+        outputs.add(output_tokens)
+        self._outputs.move_to_end((provider, model))
+        if len(self._outputs) > _MODELS:
+            self._outputs.popitem(last=False)
+
+    def percentile_95(self, provider: str, model: str) -> int | None:
+        """What 95 % of the remembered outputs did not exceed; None under 20 of them."""
+        outputs = self._outputs.get((provider, model))
+        return outputs.percentile_95() if outputs else None

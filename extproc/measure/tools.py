@@ -1,0 +1,79 @@
+"""Tool definitions as the text a model reads; for counting only.
+
+OpenAI's models see tools as a TypeScript namespace. The shape is known from counts, not from a
+document, so what is counted from it is an estimate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+# A schema that nests deeper than this is cut off; its JSON bytes stay the upper bound.
+_DEEPEST = 16
+_SCALARS = {"integer": "number", "number": "number", "string": "string", "boolean": "boolean", "null": "null"}
+
+
+def typescript(tools: Iterable[str]) -> str:
+    """Every function of `tools` (JSON objects) as TypeScript types; what is no function stays JSON."""
+    lines = ["namespace functions {", ""]
+    for definition in tools:
+        function = _function(definition)
+        lines += [definition] if function is None else [*_type_lines(function), ""]
+    return "\n".join([*lines, "} // namespace functions"])
+
+
+def _function(definition: str) -> Mapping[str, Any] | None:
+    try:
+        tool = json.loads(definition)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(tool, dict):
+        return None
+    # Chat nests the function; Responses and the older `functions` do not.
+    function = tool.get("function", tool)
+    return function if isinstance(function, dict) and isinstance(function.get("name"), str) else None
+
+
+def _type_lines(function: Mapping[str, Any]) -> Iterator[str]:
+    if description := _text(function, "description"):
+        yield f"// {description}"
+    parameters = function.get("parameters")
+    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    if not isinstance(properties, dict) or not properties:
+        yield f"type {function['name']} = () => any;"
+        return
+    yield f"type {function['name']} = (_: {{"
+    yield from _members(parameters, depth=1)
+    yield "}) => any;"
+
+
+def _members(schema: Any, *, depth: int) -> Iterator[str]:
+    required = schema.get("required")
+    needed = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
+    for name, member in schema["properties"].items():
+        if description := _text(member, "description"):
+            yield f"// {description}"
+        mark = "" if name in needed else "?"
+        yield f"{name}{mark}: {_type(member, depth=depth)},"
+
+
+def _type(schema: Any, *, depth: int) -> str:
+    if not isinstance(schema, dict) or depth > _DEEPEST:
+        return "any"
+    if isinstance(choices := schema.get("enum"), list):
+        return " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        return " | ".join(_type({**schema, "type": one}, depth=depth + 1) for one in kind)
+    if kind == "array":
+        return f"{_type(schema.get('items'), depth=depth + 1)}[]"
+    if kind == "object" and isinstance(schema.get("properties"), dict):
+        return "\n".join(["{", *_members(schema, depth=depth + 1), "}"])
+    return _SCALARS.get(kind, "object" if kind == "object" else "any") if isinstance(kind, str) else "any"
+
+
+def _text(schema: Any, key: str) -> str:
+    value = schema.get(key) if isinstance(schema, dict) else None
+    return value if isinstance(value, str) else ""
