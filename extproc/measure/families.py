@@ -7,7 +7,7 @@ figures are slopes and intercepts fitted to recorded answers, so their counts ar
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -26,43 +26,36 @@ class Family:
     slope_percent: int = 100  # this family's tokens for a hundred of the encoding's
     per_message: int = 3  # framing, without the role
     per_prompt: int = 3  # what primes the answer
+    per_tool_result: int = 0  # a call's frame beyond its text
     tool_form: ToolForm = ToolForm.JSON
     per_tools: int = 0  # once, where there are tools
     is_exact: bool = False  # for plain text
 
 
-_OPENAI = Family(tool_form=ToolForm.TYPESCRIPT, per_tools=9)
-UNKNOWN = _OPENAI
-_CLAUDE_TO_4_6 = Family(slope_percent=115, per_message=0, per_prompt=7, per_tools=500)
+UNKNOWN = Family(tool_form=ToolForm.TYPESCRIPT, per_tool_result=5, per_tools=9)
+_OPENAI = replace(UNKNOWN, is_exact=True)
 _CLAUDE = Family(slope_percent=142, per_message=0, per_prompt=7, per_tools=460)
+_CLAUDE_TO_4_6 = Family(slope_percent=115, per_message=0, per_prompt=7, per_tools=500)
+_CLAUDE_TO_4_4 = Family(slope_percent=115, per_message=0, per_prompt=7, per_tools=320)
 
-# The date and region of cloud names end before the model's own name begins: us.anthropic.claude-...
+# Clouds put a region and a vendor before the model's own name: us.anthropic.claude-...
 _VENDOR = re.compile(
     r"^(?:[a-z]{2,6}\.)?(?:ai21|amazon|anthropic|cohere|deepseek|meta|mistral|openai|qwen)\."
 )
 # Ends a version: nothing that continues the name may follow.
 _END = r"(?![a-z0-9.])"
 # Answers of these models count more, or less, than the text of the request.
-_ODD = re.compile(r"search|audio|realtime|transcribe|tts|image|deep-research|vision|computer-use")
+_ODD = re.compile(r"o1-mini|search|audio|realtime|transcribe|tts|image|deep-research|vision|computer-use")
 
 # The first match decides. A model of OpenAI that is not listed is taken for a new one.
 _FAMILIES: tuple[tuple[re.Pattern[str], Family], ...] = (
-    (re.compile(r"gpt-oss"), Family(tool_form=ToolForm.TYPESCRIPT, per_prompt=70, per_tools=9)),
-    (
-        re.compile(rf"gpt-5(\.\d+)?{_END}"),
-        Family(tool_form=ToolForm.TYPESCRIPT, per_prompt=2, per_tools=89, is_exact=True),
-    ),
-    (
-        re.compile(rf"o[134]{_END}"),
-        Family(tool_form=ToolForm.TYPESCRIPT, per_prompt=2, per_tools=9, is_exact=True),
-    ),
-    (
-        re.compile(rf"(gpt-4o|chatgpt-4o|gpt-4\.[15]){_END}"),
-        Family(tool_form=ToolForm.TYPESCRIPT, per_tools=9, is_exact=True),
-    ),
+    (re.compile(r"gpt-oss"), replace(UNKNOWN, per_prompt=70)),
+    (re.compile(rf"gpt-5(\.\d+)?{_END}"), replace(_OPENAI, per_prompt=2, per_tools=89)),
+    (re.compile(rf"o[134]{_END}"), replace(_OPENAI, per_prompt=2)),
+    (re.compile(rf"(gpt-4o|chatgpt-4o|gpt-4\.[15]){_END}"), _OPENAI),
     (
         re.compile(rf"(gpt-4|gpt-3\.5|gpt-35|text-embedding-(ada-002|3)|(davinci|babbage)-002){_END}"),
-        Family(encoding="cl100k_base", tool_form=ToolForm.TYPESCRIPT, per_tools=9, is_exact=True),
+        replace(_OPENAI, encoding="cl100k_base"),
     ),
     (re.compile(r"gemini|gemma"), Family(slope_percent=104, per_message=0, per_prompt=0)),
     (
@@ -74,8 +67,10 @@ _FAMILIES: tuple[tuple[re.Pattern[str], Family], ...] = (
     (re.compile(r"nova"), Family(slope_percent=103, per_message=0, per_prompt=0)),
 )
 
+# The last version of each; what is newer has the newest constants.
+_CLAUDES = (((4, 4), _CLAUDE_TO_4_4), ((4, 6), _CLAUDE_TO_4_6))
 _CLAUDE_VERSION = re.compile(r"(?<!\d)(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)")
-_LAST_OLD_CLAUDE = (4, 6)
+_UNVERSIONED = (99, 0)  # a name without a version is taken for the newest
 
 
 def normalised(model: str) -> str:
@@ -88,14 +83,15 @@ def family(provider: str, model: str) -> Family:
     """The constants that count for `model`; unknown models count like OpenAI's newest, never exactly."""
     name = normalised(model)
     if "claude" in name or (provider == "anthropic" and not name):
-        return _CLAUDE if is_new_claude(name) else _CLAUDE_TO_4_6
+        version = claude_version(name)
+        return next((constants for last, constants in _CLAUDES if version <= last), _CLAUDE)
     return next((constants for pattern, constants in _FAMILIES if pattern.match(name)), UNKNOWN)
 
 
-def is_new_claude(name: str) -> bool:
-    """Whether a Claude model has the tokenizer that came after 4.6; without a version it has."""
+def claude_version(name: str) -> tuple[int, int]:
+    """Major and minor of a normalised Claude name, dates ignored."""
     found = _CLAUDE_VERSION.search(name)
-    return found is None or (int(found[1]), int(found[2] or 0)) > _LAST_OLD_CLAUDE
+    return (int(found[1]), int(found[2] or 0)) if found else _UNVERSIONED
 
 
 def is_odd(name: str) -> bool:

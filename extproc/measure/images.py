@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from extproc.measure.families import is_new_claude, normalised
+from extproc.measure.families import claude_version, normalised
 from extproc.model import PromptImage
 
 Size = tuple[int, int]
@@ -67,7 +67,11 @@ _DEFAULT: Rule = Tiles(base=85, tile=170)
 # The first match decides.
 _RULES: tuple[tuple[re.Pattern[str], Rule], ...] = (
     (re.compile(r"gpt-4o-mini"), Tiles(base=2833, tile=5667)),
-    (re.compile(r"gpt-4\.1-(mini|nano)"), Patches(side_px=2048, budget=6144, low_side_px=512, percent=162)),
+    (re.compile(r"gpt-4\.1-mini"), Patches(side_px=2048, budget=6144, low_side_px=512, percent=162)),
+    (re.compile(r"gpt-4\.1-nano"), Patches(side_px=2048, budget=6144, low_side_px=512, percent=246)),
+    (re.compile(r"gpt-5-mini"), Patches(side_px=2048, budget=1536, low_side_px=512, percent=162)),
+    (re.compile(r"gpt-5-nano"), Patches(side_px=2048, budget=1536, low_side_px=512, percent=246)),
+    (re.compile(r"o4-mini"), Patches(side_px=2048, budget=1536, low_side_px=512, percent=172)),
     (re.compile(r"gpt-5(\.1)?(?![\d.])"), Tiles(base=70, tile=140)),
     (
         re.compile(r"gpt-(5\.[5-9]|[6-9])"),
@@ -92,7 +96,7 @@ def largest_image_tokens(*, model: str) -> int:
 
 def _rule(name: str) -> Rule:
     if "claude" in name:
-        return _CLAUDE if is_new_claude(name) else _CLAUDE_TO_4_6
+        return _CLAUDE_TO_4_6 if claude_version(name) <= (4, 6) else _CLAUDE
     return next((rule for pattern, rule in _RULES if pattern.match(name)), _DEFAULT)
 
 

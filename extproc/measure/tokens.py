@@ -26,9 +26,10 @@ COUNTED_BYTES = 2_000_000
 _BYTES_PER_TOKEN = 4
 _PLAIN_ROLES = frozenset({"system", "developer", "user", "assistant", ""})
 # Each of these is one token in both encodings.
-_SHORT_ROLES = _PLAIN_ROLES | {"tool", "function", "model"}
+_TOOL_ROLES = frozenset({"tool", "function"})
+_SHORT_ROLES = _PLAIN_ROLES | _TOOL_ROLES | {"model"}
 # What a family adds to a prompt beyond its text, generously: no framing we measured comes near it.
-_BOUND_PER_MESSAGE = 8
+_BOUND_PER_MESSAGE = 16
 _BOUND_PER_PROMPT = 100
 _BOUND_PER_TOOLS = 1_000
 # The system message and the tools share a frame.
@@ -137,7 +138,8 @@ def _framing(prompt: Prompt, constants: Family) -> int:
     # The role is part of a frame; families without frames do not count it either.
     roles = sum(message.role in _SHORT_ROLES for message in framed) if constants.per_message else 0
     names = sum(bool(message.name) for message in framed)
-    return constants.per_prompt + constants.per_message * len(framed) + roles + names
+    results = constants.per_tool_result * sum(message.role in _TOOL_ROLES for message in framed)
+    return constants.per_prompt + constants.per_message * len(framed) + roles + names + results
 
 
 def _upper_bound(prompt: Prompt, model: str) -> int:
