@@ -1,1 +1,23 @@
-"""."""
+"""The kinds a folder may hold: one file each, one line here each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from extproc.policy.kinds.access_rule import AccessRule
+from extproc.policy.kinds.api_key import ApiKey
+from extproc.policy.kinds.defaults import Defaults
+from extproc.policy.kinds.identity import Identity
+from extproc.policy.kinds.rate_limit import RateLimit
+from extproc.policy.objects import Spec
+
+_ALL: tuple[type[Spec], ...] = (
+    AccessRule,
+    ApiKey,
+    Defaults,
+    Identity,
+    RateLimit,
+)
+
+KINDS: Mapping[str, type[Spec]] = MappingProxyType({kind.__name__: kind for kind in _ALL})

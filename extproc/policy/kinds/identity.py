@@ -1,0 +1,224 @@
+"""Identity: who is calling. The first source that holds a credential decides.
+
+Floor 1, pure. The credential itself leaves this room only as the names of what must be removed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import unquote_plus
+
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+
+from extproc.decision import Effect, Reason
+from extproc.model import Identity as Caller
+from extproc.model import RequestHead, Source
+from extproc.policy.kinds.api_key import KeyRing, holder, refusal
+from extproc.policy.objects import Block, HeaderName, PolicySpec, rejected
+
+# Where the SDKs of the known providers put their key: (header, scheme).
+WELL_KNOWN = (("authorization", "bearer"), ("x-api-key", ""), ("api-key", ""), ("x-goog-api-key", ""))
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _network(value: Any) -> Network:
+    try:
+        return ipaddress.ip_network(value if isinstance(value, str) else "")
+    except ValueError:
+        raise rejected(
+            "an address is a network in CIDR notation without host bits, such as 10.0.0.0/8"
+        ) from None
+
+
+class ApiKeySource(Block):
+    """A key in one header or one query parameter; empty means the usual headers of the SDKs."""
+
+    header: HeaderName | None = None
+    scheme: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9-]*$")
+    query: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> ApiKeySource:
+        if self.header and self.query:
+            raise rejected("a source reads a header or a query parameter, not both; write two sources")
+        if self.scheme and not self.header:
+            raise rejected("scheme goes with header, such as {header: authorization, scheme: Bearer}")
+        return self
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The (header, scheme) pairs this source reads; the scheme in lower case, empty for none."""
+        if self.query:
+            return ()
+        if not self.header:
+            return WELL_KNOWN
+        usual = "bearer" if self.header == "authorization" else ""
+        return ((self.header, self.scheme.lower() if self.scheme else usual),)
+
+
+class Trusted(Block):
+    """Peers whose identity headers count; where both are given, both must hold."""
+
+    addresses: tuple[
+        Annotated[Network, PlainValidator(_network), WithJsonSchema({"type": "string"})], ...
+    ] = ()
+    principals: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Trusted:
+        if not self.addresses and not self.principals:
+            raise rejected("addresses, principals or both must be given: a client must not choose who it is")
+        return self
+
+    def vouches_for(self, source: Source) -> bool:
+        """Whether this peer may say who is calling."""
+        if self.principals and source.principal not in self.principals:
+            return False
+        return not self.addresses or self._is_inside(source.address)
+
+    def _is_inside(self, text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.addresses)
+
+
+class HeaderSource(Block):
+    """Identity headers set by a trusted peer; each field names the header that holds it."""
+
+    trusted_from: Trusted
+    id: HeaderName | None = None
+    user: HeaderName | None = None
+    team: HeaderName | None = None
+    org: HeaderName | None = None
+    groups: HeaderName | None = None  # its value is a comma-separated list
+
+    @model_validator(mode="after")
+    def _somebody(self) -> HeaderSource:
+        if not (self.id or self.user or self.team):
+            raise rejected("one of id, user, team must name a header")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every header this source reads."""
+        return tuple(name for name in (self.id, self.user, self.team, self.org, self.groups) if name)
+
+
+class IdentitySource(Block):
+    """One place to look."""
+
+    api_key: ApiKeySource | None = None
+    headers: HeaderSource | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> IdentitySource:
+        if (self.api_key is None) == (self.headers is None):
+            raise rejected("a source is exactly one of apiKey, headers")
+        return self
+
+
+class Identity(PolicySpec):
+    """Where to look for the caller, in order, and what becomes of one who shows nothing."""
+
+    sources: tuple[IdentitySource, ...] = ()
+    anonymous: Effect = Effect.DENY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recognition:
+    """What one look at a request's head gave; `consumed_*` name what must not go upstream."""
+
+    caller: Caller = Caller()  # noqa: RUF009  a frozen value
+    refused: Reason | None = None
+    consumed_headers: tuple[str, ...] = ()
+    consumed_query: str = ""
+
+
+def recognise(spec: Identity, keys: KeyRing, head: RequestHead, at_ns: int) -> Recognition:
+    """Who is calling, or why that is not known."""
+    for source in spec.sources:
+        found = (
+            _by_key(source.api_key, keys, head, at_ns)
+            if source.api_key
+            else _by_headers(source.headers, head)
+            if source.headers
+            else None
+        )
+        if found is not None:
+            return found
+    return Recognition(refused=Reason.CREDENTIAL_MISSING if spec.anonymous is Effect.DENY else None)
+
+
+def path_without(path: str, parameter: str) -> str:
+    """The path with every occurrence of one query parameter left out, the rest byte for byte."""
+    bare, _, query = path.partition("?")
+    kept = [pair for pair in query.split("&") if unquote_plus(pair.partition("=")[0]) != parameter]
+    return f"{bare}?{'&'.join(kept)}" if kept else bare
+
+
+def _by_key(source: ApiKeySource, keys: KeyRing, head: RequestHead, at_ns: int) -> Recognition | None:
+    shown = tuple(_shown_in_headers(source, head))
+    credentials = tuple(credential for _, credential in shown)
+    in_query = tuple(_shown_in_query(source.query, head)) if source.query else ()
+    # A parameter that is there twice means different keys to different readers.
+    credentials += in_query if len(in_query) == 1 else ("",) * len(in_query)
+    if not credentials:
+        return None
+    found = [key for key in map(keys.find, credentials) if key]
+    refused = refusal(found[0], at_ns) if found else Reason.CREDENTIAL_INVALID
+    return Recognition(
+        caller=holder(found[0]) if refused is None else Caller(),
+        refused=refused,
+        consumed_headers=tuple(name for name, _ in shown),
+        consumed_query=source.query or "" if in_query else "",
+    )
+
+
+def _shown_in_headers(source: ApiKeySource, head: RequestHead) -> Iterator[tuple[str, str]]:
+    """Each (header, credential) that this source finds."""
+    for name, scheme in source.headers:
+        value = head.headers.get(name, "").strip()
+        if scheme:
+            given, _, credential = value.partition(" ")
+            value = credential.strip() if given.lower() == scheme else ""
+        if value:
+            yield name, value
+
+
+def _shown_in_query(parameter: str, head: RequestHead) -> Iterator[str]:
+    for pair in head.query.split("&"):
+        name, _, value = pair.partition("=")
+        if unquote_plus(name) == parameter:
+            yield unquote_plus(value)
+
+
+def _by_headers(source: HeaderSource, head: RequestHead) -> Recognition | None:
+    if not source.trusted_from.vouches_for(head.source):
+        return None
+
+    def value(name: str | None) -> str:
+        return head.headers.get(name, "").strip() if name else ""
+
+    user, team = value(source.user), value(source.team)
+    if not (value(source.id) or user or team):
+        return None
+    groups = tuple(group.strip() for group in value(source.groups).split(",") if group.strip())
+    return Recognition(
+        caller=Caller(
+            id=value(source.id) or user or team,
+            user=user,
+            team=team,
+            org=value(source.org),
+            groups=groups,
+            authenticated=True,
+        ),
+        consumed_headers=tuple(name for name in source.names if name in head.headers),
+    )

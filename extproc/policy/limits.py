@@ -1,0 +1,102 @@
+"""Token bucket arithmetic in exact integers.
+
+Floor 1, pure: a store keeps `Bucket`s and calls these functions. What a bucket has used is scaled
+by its window's length in microseconds, so that a refill of any length is a whole number:
+
+    refilled = rate_amount * elapsed_us          (scaled)
+    used     = used_scaled / rate_per_us         (in the limit's unit)
+
+The window is part of a counter's identity, so the scale of a bucket never changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from extproc.decision import Charge, ChargeOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What was used when the bucket was last looked at; more than it holds is debt."""
+
+    used_scaled: int
+    at_us: int
+
+
+def used_at(bucket: Bucket | None, rate_amount: int, at_us: int) -> Bucket:
+    """The bucket after refilling until `at_us`; None is one that nobody used.
+
+    A clock that was set back neither refills nor loses anything: time stands still until it has
+    caught up.
+    """
+    if bucket is None:
+        return Bucket(0, at_us)
+    if at_us <= bucket.at_us:
+        return bucket
+    refilled = rate_amount * (at_us - bucket.at_us)
+    return Bucket(max(0, bucket.used_scaled - refilled), at_us)
+
+
+def fits(bucket: Bucket, charge: Charge) -> bool:
+    """Whether the least this charge needs is there; `bucket` is refilled until now."""
+    return bucket.used_scaled + charge.minimum * charge.rate_per_us <= charge.burst * charge.rate_per_us
+
+
+def reserve(bucket: Bucket, charge: Charge) -> tuple[Bucket, int]:
+    """Take what is left up to `amount`, and `minimum` in any case; answers what was taken.
+
+    Where it does not fit the bucket is overfilled: shadow limits count what they would have denied.
+    """
+    left = (charge.burst * charge.rate_per_us - bucket.used_scaled) // charge.rate_per_us
+    taken = max(charge.minimum, min(charge.amount, left))
+    return Bucket(bucket.used_scaled + taken * charge.rate_per_us, bucket.at_us), taken
+
+
+def settle(bucket: Bucket, charge: Charge, *, reserved: int, spent: int, age_us: int) -> Bucket:
+    """Replace `reserved`, taken `age_us` ago, by `spent`; `bucket` is refilled until now.
+
+    More is debt, never forgotten. Less comes back only as far as the bucket still lacks it: what was
+    refilled since the reservation is there already.
+    """
+    if spent >= reserved:
+        owed = (spent - reserved) * charge.rate_per_us
+        return Bucket(bucket.used_scaled + owed, bucket.at_us)
+    refilled = charge.rate_amount * max(0, age_us)
+    returned = max(0, (reserved - spent) * charge.rate_per_us - refilled)
+    return Bucket(max(0, bucket.used_scaled - returned), bucket.at_us)
+
+
+def wait_us(bucket: Bucket, charge: Charge, at_us: int) -> int | None:
+    """The least time after which `minimum` fits if nobody else comes; None if it never will."""
+    if charge.minimum > charge.burst:
+        return None
+    lacking = bucket.used_scaled - (charge.burst - charge.minimum) * charge.rate_per_us
+    return 0 if lacking <= 0 else _time_to_refill(bucket, lacking, charge.rate_amount, at_us)
+
+
+def reset_us(bucket: Bucket, charge: Charge, at_us: int) -> int:
+    """The time until the bucket is whole if nobody else comes."""
+    used = bucket.used_scaled
+    return 0 if used == 0 else _time_to_refill(bucket, used, charge.rate_amount, at_us)
+
+
+def outcome(
+    before: Bucket, after: Bucket, charge: Charge, *, granted: bool, reserved: int, at_us: int
+) -> ChargeOutcome:
+    """What a store answers; used is rounded up to whole units, remaining down."""
+    left = (charge.burst * charge.rate_per_us - after.used_scaled) // charge.rate_per_us
+    return ChargeOutcome(
+        charge=charge,
+        granted=granted,
+        reserved=reserved,
+        used=-(-before.used_scaled // charge.rate_per_us),
+        remaining=max(0, left),
+        wait_us=wait_us(before, charge, at_us),
+        reset_us=reset_us(after, charge, at_us),
+    )
+
+
+def _time_to_refill(bucket: Bucket, scaled: int, rate_amount: int, at_us: int) -> int:
+    # A clock behind the bucket's has to catch up first.
+    return max(0, bucket.at_us - at_us) + -(-scaled // rate_amount)

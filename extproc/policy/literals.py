@@ -1,0 +1,198 @@
+"""What a checked CEL expression mentions: facts, and literals that can never be equal to a fact.
+
+Floor 1, pure: walks `cel.expr.Expr` trees. The tables say what the facts can hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from extproc.pb.ai_policy.v1 import facts_pb2
+from extproc.policy.facts import CREDENTIAL_HEADERS
+
+Expr: TypeAlias = Any  # cel.expr.syntax_pb2.Expr, which comes without types
+
+VARIABLES = tuple(facts_pb2.Facts.DESCRIPTOR.fields_by_name)
+
+# Facts of which every possible value is known. The empty string is an unclassified request.
+# tests/policy/test_literals.py keeps the first three equal to what the registered formats yield.
+APIS = ("anthropic_messages", "openai_chat")
+PROVIDERS = ("anthropic", "openai")
+OPERATIONS = ("chat", "control")
+MODALITIES = ("audio", "file", "image", "text", "video")
+METHODS = ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
+
+ENUMERATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "request.api": APIS,
+        "request.provider": PROVIDERS,
+        "request.operation": OPERATIONS,
+        "request.modalities": MODALITIES,
+        "request.method": METHODS,
+        "target.provider": PROVIDERS,
+    }
+)
+LOWER_CASE = frozenset({"request.model", "request.models", "target.model"})
+
+_EQUALITY = frozenset({"_==_", "_!=_"})
+_PARTS_OF_STRINGS = frozenset({"startsWith", "endsWith", "contains"})
+_INDEX = frozenset({"_[_]", "_[?_]"})
+_HEADERS = "request.headers"
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A string in an expression, and the node that holds it."""
+
+    node_id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """A literal that the fact it is compared with can never hold."""
+
+    node_id: int
+    message: str
+
+
+def reads(root: Expr) -> frozenset[str]:
+    """Every fact mentioned, `variable.field`; a variable used as a whole is mentioned by its name."""
+    found: set[str] = set()
+    selected: set[int] = set()
+    for node in _walk(root):
+        path = _fact(node)
+        if path:
+            found.add(path)
+            selected.add(node.select_expr.operand.id)
+        elif _is_identifier(node) and node.id not in selected:
+            found.add(node.ident_expr.name)
+    return frozenset(path for path in found if path.partition(".")[0] in VARIABLES)
+
+
+def patterns(root: Expr) -> Iterator[Literal]:
+    """The literal regular expressions handed to `matches`."""
+    for node in _walk(root):
+        if _kind(node) == "call_expr" and node.call_expr.function == "matches" and node.call_expr.args:
+            literal = _literal(node.call_expr.args[-1])
+            if literal:
+                yield literal
+
+
+def check(root: Expr) -> Iterator[Impossible]:
+    """The literals that make a comparison constant."""
+    for node in _walk(root):
+        for path, literal in _comparisons(node):
+            message = _objection(path, literal.text)
+            if message:
+                yield Impossible(literal.node_id, message)
+        yield from _impossible_parts(node)
+
+
+def _comparisons(node: Expr) -> Iterator[tuple[str, Literal]]:
+    """Each (fact, literal) that this node compares for equality or membership."""
+    if _kind(node) == "select_expr":
+        if _fact(node.select_expr.operand) == _HEADERS:
+            yield _HEADERS, Literal(node.id, node.select_expr.field)
+        return
+    call = node.call_expr
+    if _kind(node) != "call_expr" or len(call.args) != 2:  # noqa: PLR2004  binary operators
+        return
+    left, right = call.args
+    if call.function in _EQUALITY or call.function in _INDEX:
+        yield from _paired(left, [right])
+    if call.function in _EQUALITY:
+        yield from _paired(right, [left])
+    if call.function == "@in":
+        yield from _paired(left, right.list_expr.elements)
+        yield from _paired(right, [left])
+
+
+def _paired(fact: Expr, values: Iterable[Expr]) -> Iterator[tuple[str, Literal]]:
+    path = _fact(fact)
+    for value in values:
+        literal = _literal(value)
+        if path and literal:
+            yield path, literal
+
+
+def _impossible_parts(node: Expr) -> Iterator[Impossible]:
+    call = node.call_expr
+    if _kind(node) != "call_expr" or call.function not in _PARTS_OF_STRINGS or not call.HasField("target"):
+        return
+    path, literal = _fact(call.target), _literal(call.args[0])
+    if path in LOWER_CASE and literal and literal.text != literal.text.lower():
+        yield Impossible(literal.node_id, _lower_case(path, literal.text))
+
+
+def _objection(path: str, text: str) -> str:
+    """Why the fact can never hold this text, or an empty string."""
+    if text and text not in ENUMERATED.get(path, (text,)):
+        return f"{path} is never {text!r}; it is one of {', '.join(ENUMERATED[path])}"
+    if path in LOWER_CASE and text != text.lower():
+        return _lower_case(path, text)
+    if path == _HEADERS and text != text.lower():
+        return f"header names are lower case: {text.lower()!r}"
+    if path == _HEADERS and text in CREDENTIAL_HEADERS:
+        return f"the header {text!r} may hold a credential and is not among the facts; use identity"
+    return ""
+
+
+def _lower_case(path: str, text: str) -> str:
+    return f"{path} is lower case: {text.lower()!r}"
+
+
+def _fact(node: Expr) -> str:
+    """`variable.field` where the node selects exactly that, else an empty string."""
+    if _kind(node) != "select_expr" or not _is_identifier(node.select_expr.operand):
+        return ""
+    return f"{node.select_expr.operand.ident_expr.name}.{node.select_expr.field}"
+
+
+def _literal(node: Expr) -> Literal | None:
+    is_string = _kind(node) == "const_expr" and node.const_expr.WhichOneof("constant_kind") == "string_value"
+    return Literal(node.id, node.const_expr.string_value) if is_string else None
+
+
+def _kind(node: Expr) -> str:
+    kind: str | None = node.WhichOneof("expr_kind")
+    return kind or ""
+
+
+def _is_identifier(node: Expr) -> bool:
+    return _kind(node) == "ident_expr"
+
+
+_CHILDREN: Mapping[str, Callable[[Expr], list[Expr]]] = MappingProxyType(
+    {
+        "select_expr": lambda node: [node.select_expr.operand],
+        "call_expr": lambda node: [
+            *([node.call_expr.target] if node.call_expr.HasField("target") else []),
+            *node.call_expr.args,
+        ],
+        "list_expr": lambda node: list(node.list_expr.elements),
+        "struct_expr": lambda node: [
+            child
+            for entry in node.struct_expr.entries
+            for child in ([entry.map_key] if entry.HasField("map_key") else []) + [entry.value]
+        ],
+        "comprehension_expr": lambda node: [
+            node.comprehension_expr.iter_range,
+            node.comprehension_expr.accu_init,
+            node.comprehension_expr.loop_condition,
+            node.comprehension_expr.loop_step,
+            node.comprehension_expr.result,
+        ],
+    }
+)
+
+
+def _walk(node: Expr) -> Iterator[Expr]:
+    """The node and everything below it, parents first; cel-cpp bounds the depth."""
+    yield node
+    children = _CHILDREN.get(_kind(node))
+    for child in children(node) if children else ():
+        yield from _walk(child)

@@ -1,0 +1,198 @@
+"""A policy folder as one immutable value. It loads whole or not at all.
+
+Floor 1. Reads files, and nothing else from outside; when to read again is `reload`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from extproc.decision import PolicyRef
+from extproc.errors import PolicyFolderInvalid, Problem
+from extproc.policy import documents, schema
+from extproc.policy.kinds.access_rule import AccessRule
+from extproc.policy.kinds.api_key import ApiKey, KeyRing
+from extproc.policy.kinds.defaults import Defaults
+from extproc.policy.kinds.identity import Identity
+from extproc.policy.kinds.rate_limit import RateLimit
+from extproc.policy.objects import PolicyObject, Spec
+
+_SUFFIXES = frozenset({".yaml", ".yml"})
+_REVISION_CHARACTERS = 12
+
+T = TypeVar("T", bound=Spec)
+
+
+@dataclass(frozen=True)
+class PolicySet:
+    """Every object of one folder, compiled; `revision` names its content."""
+
+    revision: str
+    objects: tuple[PolicyObject[Spec], ...]  # by kind, then name
+
+    @cached_property
+    def defaults(self) -> Defaults:
+        """The folder's settings."""
+        return self.defaults_object.spec
+
+    @cached_property
+    def defaults_object(self) -> PolicyObject[Defaults]:
+        """The settings with their name."""
+        return _of(self.objects, Defaults)[0]
+
+    @cached_property
+    def identity(self) -> PolicyObject[Identity] | None:
+        """How callers are recognised; None recognises nobody and lets everybody be anonymous."""
+        return next(iter(_of(self.objects, Identity)), None)
+
+    @cached_property
+    def keys(self) -> KeyRing:
+        """Every ApiKey."""
+        return KeyRing(_of(self.objects, ApiKey))
+
+    @cached_property
+    def access_rules(self) -> tuple[PolicyObject[AccessRule], ...]:
+        """By name."""
+        return _of(self.objects, AccessRule)
+
+    @cached_property
+    def rate_limits(self) -> tuple[PolicyObject[RateLimit], ...]:
+        """By name."""
+        return _of(self.objects, RateLimit)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Which objects a reload changed."""
+
+    added: tuple[PolicyRef, ...]
+    removed: tuple[PolicyRef, ...]
+    changed: tuple[PolicyRef, ...]
+
+    def __str__(self) -> str:
+        parts = (("added", self.added), ("removed", self.removed), ("changed", self.changed))
+        return "; ".join(f"{word} {', '.join(map(str, refs))}" for word, refs in parts if refs) or "no object"
+
+
+def load(folder: Path) -> PolicySet:
+    """Read every policy file directly in `folder`. Raises `PolicyFolderInvalid` with all problems."""
+    contents, problems = _read(folder)
+    objects: list[PolicyObject[Spec]] = []
+    for name, content in contents.items():
+        found, wrong = documents.read(name, content)
+        problems += wrong
+        for document in found:
+            loaded, wrong = schema.read(document)
+            problems += wrong
+            if loaded is not None:
+                objects.append(loaded)
+    problems += _repeated(objects)
+    # A file that did not load may hold what seems to be missing.
+    problems += [] if problems else _incomplete(folder, objects)
+    if problems:
+        raise PolicyFolderInvalid(tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column))))
+    objects.sort(key=lambda item: item.ref)
+    return PolicySet(_revision(contents), tuple(objects))
+
+
+def diff(old: PolicySet, new: PolicySet) -> Difference:
+    """What is different in `new`, object by object."""
+    before = {item.ref: item.digest for item in old.objects}
+    after = {item.ref: item.digest for item in new.objects}
+    return Difference(
+        added=tuple(sorted(after.keys() - before.keys())),
+        removed=tuple(sorted(before.keys() - after.keys())),
+        changed=tuple(sorted(ref for ref in before.keys() & after.keys() if before[ref] != after[ref])),
+    )
+
+
+def describe(policies: PolicySet) -> list[dict[str, Any]]:
+    """The objects as JSON-safe values; no digest of a key."""
+    return [
+        {
+            "kind": item.ref.kind,
+            "name": item.ref.name,
+            "mode": str(item.mode),
+            "description": item.spec.description,
+            "file": item.file,
+            "line": item.line,
+        }
+        for item in policies.objects
+    ]
+
+
+def _read(folder: Path) -> tuple[dict[str, bytes], list[Problem]]:
+    contents: dict[str, bytes] = {}
+    problems: list[Problem] = []
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise PolicyFolderInvalid((Problem(str(folder), 0, 0, _unreadable(error)),)) from None
+    for path in paths:
+        # Kubernetes keeps its symlink swap in `..data` and `..2026_...` beside the files.
+        if path.suffix not in _SUFFIXES or path.name.startswith(".") or path.is_dir():
+            continue
+        try:
+            contents[path.name] = path.read_bytes()
+        except OSError as error:
+            problems.append(Problem(path.name, 0, 0, _unreadable(error)))
+    return contents, problems
+
+
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or type(error).__name__}"
+
+
+def _revision(contents: dict[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, content in contents.items():
+        for part in (name.encode("utf-8", "surrogateescape"), content):
+            # The length keeps a name's end and a content's begin apart.
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()[:_REVISION_CHARACTERS]
+
+
+def _of(objects: Iterable[PolicyObject[Spec]], kind: type[T]) -> tuple[PolicyObject[T], ...]:
+    return tuple(item for item in objects if isinstance(item.spec, kind))  # type: ignore[misc]  # narrowed by spec
+
+
+def _repeated(objects: list[PolicyObject[Spec]]) -> list[Problem]:
+    """Names, keys and rules that are there twice, and kinds that may be there once."""
+    first: dict[object, PolicyObject[Spec]] = {}
+    problems: list[Problem] = []
+    for item in objects:
+        for identity, message in _identities(item):
+            earlier = first.setdefault(identity, item)
+            if earlier is not item:
+                text = message.format(item=item.ref, earlier=f"{earlier.ref} ({earlier.file}:{earlier.line})")
+                problems.append(Problem(item.file, item.line, 1, text))
+    return problems
+
+
+def _identities(item: PolicyObject[Spec]) -> list[tuple[object, str]]:
+    """What no other object may share, with what to say if one does."""
+    found: list[tuple[object, str]] = [
+        (item.ref, "{item} is there twice; first as {earlier}. A name is unique per kind")
+    ]
+    spec = item.spec
+    if isinstance(spec, Defaults | Identity):
+        found.append((type(spec), "{item} is one too many; a folder holds one and has {earlier}"))
+    if isinstance(spec, ApiKey):
+        found.append((spec.sha256, "{item} has the same sha256 as {earlier}; whose key is it?"))
+    if isinstance(spec, AccessRule):
+        rule = (AccessRule, spec.effect, spec.match.text, spec.mode, spec.on_error)
+        found.append((rule, "{item} says the same as {earlier} and can never matter"))
+    return found
+
+
+def _incomplete(folder: Path, objects: list[PolicyObject[Spec]]) -> list[Problem]:
+    if any(isinstance(item.spec, Defaults) for item in objects):
+        return []
+    what = "there is no Defaults object" if objects else "there is no policy file"
+    message = f"{what}; a folder needs exactly one object of kind Defaults, in a .yaml or .yml file"
+    return [Problem(str(folder), 0, 0, message)]

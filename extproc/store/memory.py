@@ -1,0 +1,151 @@
+"""Counters in this process: for one sidecar, or for trying things out.
+
+Floor 3. No arithmetic here: that is `policy.limits`. Nothing is awaited inside a call, so each call
+is one step for every other task of the event loop; a store belongs to one loop.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from extproc.decision import Charge, ChargeOutcome
+from extproc.errors import StoreUnavailable
+from extproc.policy import limits
+from extproc.policy.limits import Bucket
+
+# A reservation is about 1 kB; long streams keep theirs open for minutes.
+OPEN_RESERVATIONS = 200_000
+# Only repetitions of a call that just happened need these.
+REMEMBERED_DECISIONS = 10_000
+COUNTERS = 1_000_000
+# How many counters a new one may look at to find a place.
+_LOOK_AT = 16
+
+
+@dataclass(slots=True)
+class _Counter:
+    bucket: Bucket
+    rate_amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Reservation:
+    outcomes: tuple[ChargeOutcome, ...]
+    at_us: int
+
+
+class MemoryStore:
+    """A `Store` in dictionaries; every table is bounded.
+
+    A reservation pushed out by newer ones stays charged as reserved. A counter is forgotten only
+    once it equals one that nobody used.
+    """
+
+    is_immediate = True
+
+    def __init__(
+        self,
+        *,
+        open_reservations: int = OPEN_RESERVATIONS,
+        remembered_decisions: int = REMEMBERED_DECISIONS,
+        counters: int = COUNTERS,
+    ) -> None:
+        self._counters: OrderedDict[str, _Counter] = OrderedDict()
+        self._open: OrderedDict[str, _Reservation] = OrderedDict()
+        self._closed: OrderedDict[str, tuple[ChargeOutcome, ...]] = OrderedDict()
+        self._max_open = open_reservations
+        self._max_closed = remembered_decisions
+        self._max_counters = counters
+
+    async def reserve(
+        self, decision_id: str, charges: tuple[Charge, ...], at_us: int
+    ) -> tuple[ChargeOutcome, ...]:
+        """See `Store.reserve`. Raises `StoreUnavailable` where there is no room for another counter."""
+        known = self._open.get(decision_id)
+        if known is not None:
+            return known.outcomes
+        if decision_id in self._closed:
+            return self._closed[decision_id]
+        buckets = [self._bucket(charge, at_us) for charge in charges]
+        pairs = list(zip(charges, buckets, strict=True))
+        is_taken = all(limits.fits(bucket, charge) for charge, bucket in pairs if charge.enforced)
+        if is_taken:
+            self._make_room(charges, at_us)
+        outcomes = tuple(self._outcome(charge, bucket, at_us, is_taken=is_taken) for charge, bucket in pairs)
+        if is_taken:
+            self._open[decision_id] = _Reservation(outcomes, at_us)
+            _bound(self._open, self._max_open)
+        else:
+            self._close(decision_id, outcomes)
+        return outcomes
+
+    async def settle(self, decision_id: str, amounts: Mapping[str, int], at_us: int) -> bool:
+        """See `Store.settle`."""
+        reservation = self._open.pop(decision_id, None)
+        if reservation is None:
+            return False
+        for taken in reservation.outcomes:
+            bucket = limits.settle(
+                self._bucket(taken.charge, at_us),
+                taken.charge,
+                reserved=taken.reserved,
+                spent=amounts.get(taken.charge.counter, 0),
+                age_us=at_us - reservation.at_us,
+            )
+            self._keep(taken.charge, bucket)
+        self._close(decision_id, reservation.outcomes)
+        return True
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _bucket(self, charge: Charge, at_us: int) -> Bucket:
+        """The counter's bucket, refilled until now at the rate it had so far."""
+        counter = self._counters.get(charge.counter)
+        if counter is None:
+            return Bucket(0, at_us)
+        return limits.used_at(counter.bucket, counter.rate_amount, at_us)
+
+    def _outcome(self, charge: Charge, before: Bucket, at_us: int, *, is_taken: bool) -> ChargeOutcome:
+        after, reserved = limits.reserve(before, charge) if is_taken else (before, 0)
+        if is_taken:
+            self._keep(charge, after)
+        return limits.outcome(
+            before, after, charge, granted=limits.fits(before, charge), reserved=reserved, at_us=at_us
+        )
+
+    def _keep(self, charge: Charge, bucket: Bucket) -> None:
+        if bucket.used_scaled == 0:
+            self._counters.pop(charge.counter, None)
+            return
+        self._counters[charge.counter] = _Counter(bucket, charge.rate_amount)
+        self._counters.move_to_end(charge.counter)
+
+    def _close(self, decision_id: str, outcomes: tuple[ChargeOutcome, ...]) -> None:
+        self._closed[decision_id] = outcomes
+        _bound(self._closed, self._max_closed)
+
+    def _make_room(self, charges: tuple[Charge, ...], at_us: int) -> None:
+        """Forget counters that are whole again; the least recently used are looked at in turn."""
+        wanted = sum(charge.counter not in self._counters for charge in charges)
+        in_use = {charge.counter for charge in charges}
+        for _ in range(min(_LOOK_AT, len(self._counters))):
+            if len(self._counters) + wanted <= self._max_counters:
+                return
+            name, counter = next(iter(self._counters.items()))
+            refilled = limits.used_at(counter.bucket, counter.rate_amount, at_us)
+            if refilled.used_scaled == 0 and name not in in_use:
+                del self._counters[name]
+            else:
+                self._counters.move_to_end(name)
+        if len(self._counters) + wanted > self._max_counters:
+            raise StoreUnavailable(f"all {self._max_counters} counters of the memory store are in use")
+
+
+def _bound(
+    table: OrderedDict[str, _Reservation] | OrderedDict[str, tuple[ChargeOutcome, ...]], size: int
+) -> None:
+    while len(table) > size:
+        table.popitem(last=False)
