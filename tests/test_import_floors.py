@@ -14,6 +14,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("understand",),
     ("session",),
     ("settings", "wire", "store", "telemetry", "reload", "envoy_config"),
+    ("exchange",),
     ("server", "admin"),
     ("cli", "__main__"),
 )

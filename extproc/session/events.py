@@ -61,6 +61,14 @@ class ResponseBody:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkToRead:
+    """A chunk that was answered before it was read; the session's own, see `Defer`."""
+
+    at_ns: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseTrailers:
     """The answer's trailers; with native usage they carry what Envoy read."""
 
@@ -128,6 +136,7 @@ Event = (
     | RequestTrailers
     | ResponseHeaders
     | ResponseBody
+    | ChunkToRead
     | ResponseTrailers
     | StreamClosed
     | Understood
@@ -193,6 +202,13 @@ class CountOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Defer:
+    """Hand `event` back once everything before this action is done: the client does not wait for it."""
+
+    event: ChunkToRead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
     """Replace what was reserved by what was spent; idempotent by decision id."""
 
@@ -207,14 +223,16 @@ class Report:
     settlement: Settlement | None = None
 
 
-Action = Continue | RespondImmediately | Understand | Reserve | CountOutput | Settle | Report
+Action = Continue | RespondImmediately | Understand | Reserve | CountOutput | Defer | Settle | Report
 
 __all__ = [
     "Action",
     "ChargesReserved",
+    "ChunkToRead",
     "Continue",
     "CountOutput",
     "DeadlinePassed",
+    "Defer",
     "Event",
     "OutputCounted",
     "Report",

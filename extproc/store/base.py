@@ -11,6 +11,8 @@ from extproc.decision import Charge, ChargeOutcome
 class Store(Protocol):
     """Counters behind limits. Time comes in as microseconds of Unix time."""
 
+    is_immediate: bool  # answers without ever suspending, so that nobody need watch the stream meanwhile
+
     async def reserve(
         self, decision_id: str, charges: tuple[Charge, ...], at_us: int
     ) -> tuple[ChargeOutcome, ...]:

@@ -1,0 +1,127 @@
+"""Names of attributes, pinned: `ai_policy.*` is ours, `gen_ai.*` is OpenTelemetry's v1.41.0.
+
+Floor 3. GenAI conventions are still unstable; a dependency bump must not rename what dashboards
+hold on to, so the names are spelled here and not imported.
+"""
+
+from __future__ import annotations
+
+from opentelemetry.util.types import AttributeValue
+
+from extproc.decision import Decision, Finding, Settlement
+
+# Jaeger's search ignores longer values, and a span is not the record.
+MAX_LENGTH = 256
+MAX_FINDINGS = 20
+
+Attributes = dict[str, AttributeValue]
+
+
+def decision_attributes(decision: Decision) -> Attributes:
+    """What a person needs to see of a verdict in Jaeger: short scalars, and one line a finding."""
+    determining = next((f for f in decision.findings if f.determining), None)
+    attributes: Attributes = {
+        "ai_policy.decision.id": decision.id,
+        "ai_policy.decision.effect": decision.effect,
+        "ai_policy.decision.enforced_effect": decision.enforced_effect,
+        "ai_policy.decision.reason_code": decision.reason,
+        "ai_policy.decision.policy_revision": decision.revision,
+        "ai_policy.decision.policies_evaluated": len(decision.findings),
+        "ai_policy.decision.would_deny": decision.would_deny,
+        "ai_policy.findings": tuple(finding_line(f) for f in decision.findings[:MAX_FINDINGS]),
+    }
+    optional: dict[str, AttributeValue | None] = {
+        "ai_policy.decision.determining_policy": str(decision.determining or "") or None,
+        "ai_policy.identity.id": decision.identity.id or None,
+        "ai_policy.identity.team": decision.identity.team or None,
+        "ai_policy.source.route": decision.head.source.route or None,
+        "error.type": decision.error_type or None,
+        "http.response.status_code": decision.denial.status if decision.denial else None,
+    }
+    attributes |= {name: value for name, value in optional.items() if value is not None}
+    return _cut(attributes | _limit_attributes(determining) | _request_attributes(decision))
+
+
+def settlement_attributes(decision: Decision, settlement: Settlement) -> Attributes:
+    """What the answer came to, on the span of the provider's work."""
+    usage = settlement.usage
+    reported = settlement.basis in ("provider", "partial")
+    attributes: Attributes = {
+        "ai_policy.decision.id": decision.id,
+        "ai_policy.decision.would_deny": decision.would_deny,
+        "ai_policy.usage.basis": settlement.basis,
+    }
+    optional: dict[str, AttributeValue | None] = {
+        "gen_ai.response.model": settlement.model or None,
+        "gen_ai.response.id": settlement.response_id or None,
+        "gen_ai.response.finish_reasons": settlement.finish_reasons or None,
+        "http.response.status_code": settlement.status or None,
+        "error.type": settlement.error_type or None,
+        # Conventions forbid estimates in gen_ai.usage.*.
+        f"{'gen_ai' if reported else 'ai_policy'}.usage.input_tokens": usage.input_tokens,
+        f"{'gen_ai' if reported else 'ai_policy'}.usage.output_tokens": usage.output_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.cache_read_input_tokens,
+        "gen_ai.usage.cache_creation.input_tokens": usage.cache_creation_input_tokens,
+        "gen_ai.usage.reasoning.output_tokens": usage.reasoning_output_tokens,
+    }
+    if settlement.first_byte_at_ns:
+        seconds = (settlement.first_byte_at_ns - decision.decided_at_ns) / 1e9
+        optional["gen_ai.response.time_to_first_chunk"] = seconds
+    attributes |= {name: value for name, value in optional.items() if value is not None}
+    return _cut(_request_attributes(decision) | attributes)
+
+
+def finding_line(finding: Finding) -> str:
+    """One policy's finding in one searchable line."""
+    parts = [str(finding.policy), finding.outcome.value]
+    if finding.effect is not None:
+        parts.append(f"would_{finding.effect}" if finding.would_deny else finding.effect.value)
+    if finding.limit is not None:
+        limit = finding.limit
+        parts.append(f"used {limit.used} of {limit.limit} {limit.unit}, requested {limit.requested}")
+    if finding.determining:
+        parts.append("determining")
+    return " ".join(parts)[:MAX_LENGTH]
+
+
+def _limit_attributes(finding: Finding | None) -> Attributes:
+    if finding is None or finding.limit is None:
+        return {}
+    limit = finding.limit
+    attributes: Attributes = {
+        "ai_policy.limit.unit": limit.unit,
+        "ai_policy.limit.limit": limit.limit,
+        "ai_policy.limit.used": limit.used,
+        "ai_policy.limit.requested": limit.requested,
+        "ai_policy.limit.remaining": limit.remaining,
+    }
+    if limit.wait_ms is not None:
+        attributes["ai_policy.limit.retry_after_ms"] = limit.wait_ms
+    return attributes
+
+
+def _request_attributes(decision: Decision) -> Attributes:
+    request = decision.request
+    if request is None:
+        return {}
+    attributes: Attributes = {
+        "gen_ai.operation.name": request.operation,
+        "gen_ai.provider.name": request.provider,
+        "gen_ai.request.model": request.model,
+        "gen_ai.request.stream": request.stream,
+        "ai_policy.classification.api": request.api,
+        "ai_policy.tokens.estimated_input": decision.tokens.input,
+        "ai_policy.tokens.estimator": decision.tokens.estimator,
+        "http.request.body.size": request.body_bytes,
+    }
+    if request.max_output_tokens is not None:
+        attributes["gen_ai.request.max_tokens"] = request.max_output_tokens
+    if request.choices != 1:
+        attributes["gen_ai.request.choice.count"] = request.choices
+    return attributes
+
+
+def _cut(attributes: Attributes) -> Attributes:
+    return {
+        name: value[:MAX_LENGTH] if isinstance(value, str) else value for name, value in attributes.items()
+    }
