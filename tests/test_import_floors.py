@@ -16,7 +16,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("settings", "wire", "store", "telemetry", "reload", "envoy_config"),
     ("exchange",),
     ("server", "admin"),
-    ("cli", "__main__"),
+    ("serve",),
+    ("cli",),
+    ("__main__",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
