@@ -44,6 +44,9 @@ REMOVED_HEADERS = (
     "x-goog-api-key",
     "cookie",
     "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-envoy-external-address",
+    "x-envoy-internal",
 )
 
 # name, the path after /v1/, what else must match, cluster; the first match takes the request.
@@ -89,7 +92,7 @@ class ProviderCluster:
 
 
 def render_bootstrap(settings: EnvoySettings) -> str:
-    """A complete bootstrap for Envoy 1.40, as YAML.
+    """A complete bootstrap as YAML; native usage needs Envoy 1.40, stream 1.38 or newer.
 
     Raises:
         SettingsInvalid: an address, a provider or the OTLP endpoint makes no sense.
@@ -137,7 +140,12 @@ def render_filter(settings: FilterSettings) -> str:
         SettingsInvalid: an address makes no sense.
 
     """
-    return _render("filter.yaml.j2", **_policy_words(settings), provider_cluster=settings.provider_cluster)
+    return _render(
+        "filter.yaml.j2",
+        **_policy_words(settings),
+        provider_cluster=settings.provider_cluster,
+        no_upgrade_body=NO_UPGRADE_BODY,
+    )
 
 
 def secret_document(cluster: str, key: str) -> str:

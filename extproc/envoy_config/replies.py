@@ -22,10 +22,15 @@ class LocalReply:
     retry_after_s: int | None = None
 
 
+NO_UPGRADE = "WebSockets and other upgrades are not served here."
+
 LOCAL_REPLIES = (
     LocalReply(
         why="The sidecar is down, slow or broken: one status, also for its time-out, and retrying is right.",
-        expression='response.code_details.startsWith("ext_proc_error_")',
+        expression=(
+            'response.code_details.startsWith("ext_proc_") ||'
+            ' response.code_details.startsWith("header_mutation_")'
+        ),
         status=503,
         retry_after_s=1,
         type="api_error",
@@ -48,6 +53,14 @@ LOCAL_REPLIES = (
         message="This gateway has no key for the provider. Its operator must set one.",
     ),
     LocalReply(
+        why="Refused before any route, as long as this listener allows no upgrade.",
+        expression='response.code_details == "upgrade_failed"',
+        status=400,
+        type="invalid_request_error",
+        code="upgrade_not_supported",
+        message=NO_UPGRADE,
+    ),
+    LocalReply(
         why="The provider was not reached, or broke off before it answered.",
         expression=(
             'response.code_details.startsWith("upstream_") || response.code_details == "no_healthy_upstream"'
@@ -65,9 +78,7 @@ def error_body(type_: str, code: str, message: str) -> str:
     return json.dumps({"type": "error", "error": {"type": type_, "code": code, "message": message}})
 
 
-NO_UPGRADE_BODY = error_body(
-    "invalid_request_error", "upgrade_not_supported", "WebSockets and other upgrades are not served here."
-)
+NO_UPGRADE_BODY = error_body("invalid_request_error", "upgrade_not_supported", NO_UPGRADE)
 NOT_AI_BODY = error_body(
     "not_found_error", "not_found", "This gateway serves AI APIs below /v1/ and nothing else."
 )
