@@ -1,6 +1,6 @@
 """What a checked CEL expression mentions: facts, and literals that can never be equal to a fact.
 
-Floor 1, pure: walks `cel.expr.Expr` trees. The tables say what the facts can hold.
+Floor 1, pure: walks `Expr` trees. The tables say what the facts can hold.
 """
 
 from __future__ import annotations
@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias
 
 from extproc.pb.ai_policy.v1 import facts_pb2
+from extproc.pb.ai_policy.v1.checked_expr_pb2 import Expr
 from extproc.policy.facts import CREDENTIAL_HEADERS
-
-Expr: TypeAlias = Any  # cel.expr.syntax_pb2.Expr, which comes without types
 
 VARIABLES = tuple(facts_pb2.Facts.DESCRIPTOR.fields_by_name)
 
@@ -158,8 +156,7 @@ def _literal(node: Expr) -> Literal | None:
 
 
 def _kind(node: Expr) -> str:
-    kind: str | None = node.WhichOneof("expr_kind")
-    return kind or ""
+    return node.WhichOneof("expr_kind") or ""
 
 
 def _is_identifier(node: Expr) -> bool:

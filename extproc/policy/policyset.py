@@ -25,6 +25,10 @@ from extproc.policy.objects import PolicyObject, Spec
 _SUFFIXES = frozenset({".yaml", ".yml"})
 _REVISION_CHARACTERS = 12
 
+# The order of a request; the silent kinds only hold data. Every kind is in one of the two.
+STAGES = ("Identity", "AccessRule", "RateLimit", "Defaults")
+SILENT = frozenset({"ApiKey"})
+
 T = TypeVar("T", bound=Spec)
 
 
@@ -34,6 +38,12 @@ class PolicySet:
 
     revision: str
     objects: tuple[PolicyObject[Spec], ...]  # by kind, then name
+
+    @cached_property
+    def speakers(self) -> tuple[PolicyObject[Spec], ...]:
+        """The objects that say something about a request, in its order."""
+        speaking = (item for item in self.objects if item.ref.kind not in SILENT)
+        return tuple(sorted(speaking, key=lambda item: (STAGES.index(item.ref.kind), item.ref.name)))
 
     @cached_property
     def defaults(self) -> Defaults:
@@ -56,9 +66,14 @@ class PolicySet:
         return KeyRing(_of(self.objects, ApiKey))
 
     @cached_property
-    def access_rules(self) -> tuple[PolicyObject[AccessRule], ...]:
-        """By name."""
-        return _of(self.objects, AccessRule)
+    def early_rules(self) -> tuple[PolicyObject[AccessRule], ...]:
+        """The access rules that need only headers, by name."""
+        return tuple(rule for rule in _of(self.objects, AccessRule) if rule.spec.needs_only_headers)
+
+    @cached_property
+    def late_rules(self) -> tuple[PolicyObject[AccessRule], ...]:
+        """The access rules that need the request, by name."""
+        return tuple(rule for rule in _of(self.objects, AccessRule) if not rule.spec.needs_only_headers)
 
     @cached_property
     def rate_limits(self) -> tuple[PolicyObject[RateLimit], ...]:

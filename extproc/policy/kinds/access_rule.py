@@ -5,6 +5,7 @@ Floor 1, pure. How rules combine is the engine's.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from pydantic import Field
@@ -26,7 +27,7 @@ class AccessRule(PolicySpec):
     message: str = Field(default="", max_length=500)
     on_error: Effect = Effect.DENY
 
-    @property
+    @cached_property
     def needs_only_headers(self) -> bool:
         """Whether the answer is known before the body."""
         return all(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -31,6 +32,7 @@ DAY_US = 86_400 * SECOND_US
 MAX_AMOUNT = 10**11
 _SHOWN_KEY_CHARACTERS = 128
 _LONGEST_PLAIN_KEY = 256
+_WRITE_KEY = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Amount = int | None
 
@@ -53,18 +55,18 @@ class Limit(Block):
             raise rejected("per must be between 1s and 31d")
         return self
 
-    @property
+    @cached_property
     def unit(self) -> Unit:
         """What is counted."""
         return next(unit for unit in Unit if getattr(self, unit) is not None)
 
-    @property
+    @cached_property
     def amount(self) -> int:
         """What is refilled in every window."""
         amount: int = getattr(self, self.unit)
         return amount
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The most that is ever there at once."""
         return self.burst or self.amount
@@ -147,7 +149,7 @@ def _amounts(
 def _counter(limit: PolicyObject[RateLimit], key: tuple[str, ...]) -> str:
     """The counter's identity: the amount is no part of it, so that editing it keeps what was used."""
     spec = limit.spec
-    written = json.dumps(key, ensure_ascii=False, separators=(",", ":"))
+    written = _WRITE_KEY(key)
     if len(written) > _LONGEST_PLAIN_KEY:
         written = hashlib.sha256(written.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{limit.ref}|{spec.limit.unit}|{spec.algorithm}|{spec.limit.per}|{written}"

@@ -1,0 +1,76 @@
+"""How access rules combine: a deny beats every allow, for every model the request names.
+
+Floor 1, pure. One rule's answer is `kinds.access_rule`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from extproc.decision import Effect, Finding, Mode, Outcome
+from extproc.pb.ai_policy.v1 import facts_pb2
+from extproc.policy import cel, facts
+from extproc.policy.kinds.access_rule import AccessRule, ask
+from extproc.policy.objects import PolicyObject
+
+Rules = tuple[PolicyObject[AccessRule], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """What the rules say together; without a deny and without a model left over, the request may pass."""
+
+    findings: tuple[Finding, ...] = ()
+    deny: Finding | None = None
+    grant: Finding | None = None  # what let the first model pass
+    not_granted: str | None = None  # the first model that no rule allows
+
+
+def rule_on_head(rules: Rules, request_facts: facts_pb2.Facts) -> Ruling:
+    """Ask the rules that need only headers. A missing grant means nothing yet."""
+    activated = cel.activate(request_facts)
+    findings = tuple(ask(rule, activated) for rule in rules if rule.mode is not Mode.DISABLED)
+    return Ruling(findings=findings, deny=_first_deny(findings))
+
+
+def rule_on_request(
+    rules: Rules, request_facts: facts_pb2.Facts, models: tuple[str, ...], early: Ruling
+) -> Ruling:
+    """Ask the other rules about each model; `early` holds for all of them."""
+    asked = [rule for rule in rules if rule.mode is not Mode.DISABLED]
+    findings: list[Finding] = list(early.findings)
+    grants: list[Finding | None] = []
+    for model in models:
+        about = request_facts if model == models[0] else facts.about_model(request_facts, model)
+        activated = cel.activate(about)
+        answers = [ask(rule, activated, model=model) for rule in asked]
+        findings += answers
+        grants.append(_first_grant([*early.findings, *answers]))
+    missing = [model for model, grant in zip(models, grants, strict=True) if grant is None]
+    return Ruling(
+        findings=tuple(_distinct(findings)),
+        deny=_first_deny(findings),
+        grant=grants[0],
+        not_granted=missing[0] if missing else None,
+    )
+
+
+def _first_deny(findings: Iterable[Finding]) -> Finding | None:
+    denying = [f for f in findings if f.effect is Effect.DENY and f.mode is Mode.ENFORCE]
+    return min(denying, key=lambda finding: finding.policy, default=None)
+
+
+def _first_grant(findings: Iterable[Finding]) -> Finding | None:
+    granting = [
+        f
+        for f in findings
+        if f.effect is Effect.ALLOW and f.outcome is Outcome.MATCHED and f.mode is Mode.ENFORCE
+    ]
+    return min(granting, key=lambda finding: finding.policy, default=None)
+
+
+def _distinct(findings: Iterable[Finding]) -> Iterable[Finding]:
+    """One finding for each thing a rule said: a body may name a thousand models."""
+    seen = {(f.policy, f.outcome, f.effect): f for f in reversed(list(findings))}
+    return sorted(seen.values(), key=lambda finding: finding.policy)

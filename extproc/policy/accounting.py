@@ -1,0 +1,136 @@
+"""What a decision is charged in the end: the settlement table as one pure function.
+
+Floor 1. Reservations and refunds are the store's; here is only what each counter comes to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from extproc.decision import ChargeOutcome, Decision, Unit
+from extproc.model import Basis, Usage
+
+_NOTHING_SPENT: Final = Usage(input_tokens=0, output_tokens=0)
+_FIRST_ERROR_STATUS: Final = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How an allowed request ended, as far as anybody saw."""
+
+    status: int = 0  # HTTP status of the answer; 0: none was seen
+    is_local_reply: bool = False
+    reached_upstream: bool = True
+    timed_out: bool = False  # the upstream had the request and never answered
+    usage: Usage | None = None  # as the provider reported it
+    finished: bool = False  # the answer's terminal event was seen
+    body_observed: bool = False
+    observed_output_tokens: int | None = None  # counted from what was seen of the body
+
+
+def settle(decision: Decision, ending: Ending) -> tuple[Basis, Usage, Mapping[str, int]]:
+    """The first row that applies: its basis, the tokens spent, and the amount of each counter."""
+    basis = next(basis for applies, basis in _ROWS if applies(ending))
+    usage = _USAGE[basis](decision, ending)
+    amount = _AMOUNT.get(basis, _by_usage)
+    return basis, usage, {outcome.charge.counter: amount(outcome, usage) for outcome in decision.outcomes}
+
+
+def _has_usage(ending: Ending) -> bool:
+    usage = ending.usage
+    return usage is not None and (usage.input_tokens is not None or usage.output_tokens is not None)
+
+
+def _is_whole(ending: Ending) -> bool:
+    return ending.finished and ending.usage is not None and ending.usage.is_complete
+
+
+def _is_error(ending: Ending) -> bool:
+    return ending.is_local_reply or ending.status >= _FIRST_ERROR_STATUS
+
+
+_ROWS: tuple[tuple[Callable[[Ending], bool], Basis], ...] = (
+    (lambda ending: ending.is_local_reply and not ending.reached_upstream, Basis.LOCAL_REPLY),
+    (_is_whole, Basis.PROVIDER),
+    (_has_usage, Basis.PARTIAL),
+    # The provider had the request and may have generated all of it.
+    (lambda ending: ending.status == 0 or ending.timed_out, Basis.RESERVED),
+    (_is_error, Basis.UPSTREAM_ERROR),
+    (lambda ending: ending.body_observed, Basis.TOKENIZER),
+    (lambda _: True, Basis.RESERVED),
+)
+
+
+def _reported(decision: Decision, ending: Ending) -> Usage:
+    return ending.usage or _estimated(decision, None)
+
+
+def _larger(decision: Decision, ending: Ending) -> Usage:
+    """Whatever was cut off cannot have cost less than what was reported or seen."""
+    usage = _reported(decision, ending)
+    return replace(
+        usage,
+        input_tokens=_input(decision) if usage.input_tokens is None else usage.input_tokens,
+        output_tokens=max(usage.output_tokens or 0, ending.observed_output_tokens or 0),
+    )
+
+
+def _counted(decision: Decision, ending: Ending) -> Usage:
+    return _estimated(decision, ending.observed_output_tokens or 0)
+
+
+def _set_aside(decision: Decision, _: Ending) -> Usage:
+    """The estimate of the input and the output that was reserved; None where no limit reserved any."""
+    given = _input(decision)
+    outputs = [
+        outcome.reserved - (given if outcome.charge.unit is Unit.TOKENS else 0)
+        for outcome in decision.outcomes
+        if outcome.charge.unit in (Unit.TOKENS, Unit.OUTPUT_TOKENS)
+    ]
+    return _estimated(decision, max(outputs, default=None))
+
+
+def _estimated(decision: Decision, output_tokens: int | None) -> Usage:
+    return Usage(input_tokens=_input(decision), output_tokens=output_tokens)
+
+
+def _input(decision: Decision) -> int:
+    """What the input was estimated at; calls that spend nothing have none, whatever was counted."""
+    request = decision.request
+    return decision.tokens.input if request is not None and request.operation != "control" else 0
+
+
+_USAGE: Mapping[Basis, Callable[[Decision, Ending], Usage]] = MappingProxyType(
+    {
+        Basis.LOCAL_REPLY: lambda _decision, _ending: _NOTHING_SPENT,
+        Basis.PROVIDER: _reported,
+        Basis.PARTIAL: _larger,
+        Basis.RESERVED: _set_aside,
+        Basis.UPSTREAM_ERROR: lambda _decision, _ending: _NOTHING_SPENT,
+        Basis.TOKENIZER: _counted,
+    }
+)
+
+
+def _by_usage(outcome: ChargeOutcome, usage: Usage) -> int:
+    return _UNITS[outcome.charge.unit](usage.input_tokens or 0, usage.output_tokens or 0)
+
+
+_UNITS: Mapping[Unit, Callable[[int, int], int]] = MappingProxyType(
+    {
+        Unit.REQUESTS: lambda _given, _made: 1,
+        Unit.TOKENS: lambda given, made: given + made,
+        Unit.INPUT_TOKENS: lambda given, _made: given,
+        Unit.OUTPUT_TOKENS: lambda _given, made: made,
+    }
+)
+# Where usage does not say what a counter comes to.
+_AMOUNT: Mapping[Basis, Callable[[ChargeOutcome, Usage], int]] = MappingProxyType(
+    {
+        Basis.LOCAL_REPLY: lambda _outcome, _usage: 0,
+        Basis.RESERVED: lambda outcome, _usage: outcome.reserved,
+    }
+)

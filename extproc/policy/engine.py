@@ -1,0 +1,295 @@
+"""One request's way through the policies, in the order of a request.
+
+Floor 1, pure. `Evaluation` asks the rooms beside it (identity, access, metering), keeps what they
+find, and makes the `Decision`. The caller brings the body's reading and the store's answers.
+"""
+
+from __future__ import annotations
+
+from extproc.decision import (
+    Charge,
+    ChargeOutcome,
+    Decision,
+    Denial,
+    Effect,
+    Finding,
+    Mode,
+    Outcome,
+    PolicyRef,
+    Reason,
+)
+from extproc.errors import RequestRefused
+from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
+from extproc.pb.ai_policy.v1 import facts_pb2
+from extproc.policy import access, denials, facts, metering
+from extproc.policy.access import Ruling
+from extproc.policy.findings import Findings
+from extproc.policy.kinds.identity import path_without, recognise
+from extproc.policy.metering import Measure
+from extproc.policy.policyset import PolicySet
+
+# Verdicts that say nothing about the request: `onError` or a deadline made them.
+_OURS = frozenset({Reason.POLICY_ERROR, Reason.STORE_UNAVAILABLE, Reason.DEADLINE_EXCEEDED})
+# What a client whose request we failed to judge may wait before it tries again.
+_OUR_FAULT_RETRY_MS = 1_000
+
+
+class Evaluation:
+    """The state of one decision. Call the steps in their order; the first denial ends it.
+
+    check_headers, check_body, charges, then check_limits or store_failed; `refuse` and
+    `deadline_passed` may end it anywhere; `decision` sums up.
+    """
+
+    def __init__(self, policies: PolicySet, *, decision_id: str, head: RequestHead, at_ns: int) -> None:
+        self.consumed_headers: tuple[str, ...] = ()
+        self.path_without_credential: str | None = None
+        self._policies = policies
+        self._id = decision_id
+        self._head = head
+        self._started_at_ns = self._at_ns = at_ns
+        self._identity = Identity()
+        self._withheld: tuple[str, ...] = ()
+        self._early = Ruling()
+        self._request: AIRequest | None = None
+        self._tokens = TokenEstimate()
+        self._facts: facts_pb2.Facts  # set by check_body, which the limits come after
+        self._charges: tuple[Charge, ...] = ()
+        self._outcomes: tuple[ChargeOutcome, ...] = ()
+        self._findings = Findings(policies)
+        self._determining: Finding | None = None
+        self._denial: Denial | None = None
+        self._error_type = ""
+
+    # --- headers
+
+    def check_headers(self) -> Denial | None:
+        """Who is calling, an announced size, and the rules that need no body."""
+        return self._check_identity() or self._check_size() or self._check_early_rules()
+
+    def _check_identity(self) -> Denial | None:
+        policy = self._policies.identity
+        if policy is None or policy.mode is Mode.DISABLED:
+            return None
+        found = recognise(policy.spec, self._policies.keys, self._head, self._at_ns)
+        self._identity = found.caller
+        self._withheld = found.consumed_headers
+        if found.refused is not Reason.CREDENTIAL_INVALID:
+            # An unknown credential may be the provider's own; enforced, it goes nowhere anyway.
+            self.consumed_headers = found.consumed_headers
+            if found.consumed_query:
+                self.path_without_credential = path_without(self._head.path, found.consumed_query)
+        status, message = denials.identity(policy.ref, found.refused) if found.refused else (0, "")
+        finding = Finding(
+            policy=policy.ref,
+            outcome=Outcome.MATCHED,
+            mode=policy.mode,
+            effect=Effect.DENY if found.refused else Effect.ALLOW,
+            reason=found.refused or Reason.ALLOWED,
+            message=message,
+        )
+        self._findings.add(finding)
+        is_denied = found.refused is not None and policy.mode is Mode.ENFORCE
+        return self._deny(finding, status, message) if is_denied else None
+
+    def _check_size(self) -> Denial | None:
+        announced = self._head.headers.get("content-length", "")
+        limit = self._policies.defaults.max_body_bytes
+        # Envoy has refused what is no number; length first, because int() of a long text is slow.
+        if not (announced.isascii() and announced.isdigit()) or len(announced) > 18:  # noqa: PLR2004  an exabyte
+            return None
+        if int(announced) <= limit:
+            return None
+        message = denials.body_too_large(self._defaults, int(announced), limit)
+        finding = self._default_finding(Effect.DENY, Reason.BODY_TOO_LARGE, message)
+        return self._deny(finding, denials.CONTENT_TOO_LARGE, message)
+
+    def _check_early_rules(self) -> Denial | None:
+        rules = self._policies.early_rules
+        if not rules:
+            return None
+        known = facts.build(
+            self._head, self._identity, None, self._tokens, self._at_ns, withheld=self._withheld
+        )
+        self._early = access.rule_on_head(rules, known)
+        self._findings.add(*self._early.findings)
+        return self._deny_by_rule(self._early.deny)
+
+    # --- body
+
+    def refuse(self, refused: RequestRefused) -> Denial:
+        """The request cannot be understood; what it says is told to the client."""
+        finding = self._default_finding(Effect.DENY, Reason(refused.code), refused.message)
+        return self._deny(finding, refused.status, refused.message)
+
+    def check_body(self, request: AIRequest | None, tokens: TokenEstimate, at_ns: int) -> Denial | None:
+        """The access rules, now that the request is known; None is one that no format knows."""
+        self._request, self._tokens, self._at_ns = request, tokens, at_ns
+        defaults = self._policies.defaults
+        if request is None and defaults.unclassified is Effect.DENY:
+            message = denials.unclassified(self._defaults)
+            finding = self._default_finding(Effect.DENY, Reason.UNCLASSIFIED, message)
+            return self._deny(finding, denials.FORBIDDEN, message)
+        self._facts = facts.build(self._head, self._identity, request, tokens, at_ns, withheld=self._withheld)
+        ruling = access.rule_on_request(self._policies.late_rules, self._facts, _models(request), self._early)
+        self._findings.replace(ruling.findings)
+        denial = self._deny_by_rule(ruling.deny)
+        return denial or self._grant(ruling)
+
+    def _deny_by_rule(self, finding: Finding | None) -> Denial | None:
+        if finding is None:
+            return None
+        if finding.outcome is Outcome.ERRORED:
+            return self._deny(finding, denials.FORBIDDEN, denials.failed(finding.policy))
+        message = denials.access_denied(finding.policy, finding.evaluated_model, finding.message)
+        return self._deny(finding, denials.FORBIDDEN, message)
+
+    def _grant(self, ruling: Ruling) -> Denial | None:
+        """Let pass what the rules grant; what they leave over is for the Defaults to say."""
+        if ruling.not_granted is None:
+            self._determining = ruling.grant
+            self._findings.add(Finding(policy=self._defaults, outcome=Outcome.NOT_MATCHED))
+            return None
+        if self._policies.defaults.access is Effect.ALLOW:
+            self._determining = self._default_finding(Effect.ALLOW, Reason.ALLOWED, "")
+            return None
+        message = denials.access_not_granted(self._defaults, ruling.not_granted)
+        finding = self._default_finding(
+            Effect.DENY, Reason.ACCESS_NOT_GRANTED, message, model=ruling.not_granted
+        )
+        return self._deny(finding, denials.FORBIDDEN, message)
+
+    # --- limits
+
+    def charges(self, expected_output_tokens: int | None) -> tuple[Charge, ...] | Denial:
+        """What every limit takes; `expected_output_tokens` is the learned output of one choice."""
+        measure = Measure(
+            facts=self._facts,
+            request=self._request,
+            tokens=self._tokens,
+            reserve=self._policies.defaults.reserve,
+            expected_output_tokens=expected_output_tokens,
+        )
+        assessment = metering.assess(self._policies.rate_limits, measure)
+        self._findings.add(*assessment.findings)
+        failed = assessment.deny
+        if failed is not None:
+            return self._deny(failed, denials.FORBIDDEN, denials.failed(failed.policy))
+        self._charges = assessment.charges
+        return self._charges
+
+    def check_limits(self, outcomes: tuple[ChargeOutcome, ...]) -> Denial | None:
+        """What the store answered, one outcome a charge."""
+        self._outcomes = outcomes
+        findings = metering.read(outcomes)
+        self._findings.add(*findings)
+        answering = metering.answering(outcomes)
+        if answering is None:
+            return None
+        finding = next(f for f in findings if f.policy == answering.charge.policy)
+        if answering.wait_us is None:
+            message = denials.never_fits(answering.charge, self._request, self._tokens)
+            return self._deny(finding, denials.CONTENT_TOO_LARGE, message)
+        return self._deny(finding, denials.TOO_MANY_REQUESTS, finding.message)
+
+    def store_failed(self) -> Denial | None:
+        """Nobody knows what was used: each limit's `onError` says what that means."""
+        self._error_type = Reason.STORE_UNAVAILABLE
+        findings = metering.without_store(self._policies.rate_limits, self._charges)
+        self._findings.add(*findings)
+        denying = metering.first_enforced_deny(findings)
+        if denying is None:
+            return None
+        return self._deny(denying, denials.UNAVAILABLE, denials.store_unavailable(denying.policy))
+
+    def deadline_passed(self) -> Denial:
+        """We took too long; no policy said anything about that."""
+        return self._end(
+            Denial(
+                status=denials.UNAVAILABLE,
+                reason=Reason.DEADLINE_EXCEEDED,
+                message=denials.DEADLINE,
+                decision_id=self._id,
+                retry_after_ms=_OUR_FAULT_RETRY_MS,
+                at_ns=self._at_ns,
+            ),
+            None,
+        )
+
+    # --- the sum
+
+    def decision(self, at_ns: int) -> Decision:
+        """The verdict with everything that led to it."""
+        found = self._findings.all(self._determining)
+        denial = self._denial
+        reason = denial.reason if denial else Reason.ALLOWED
+        says_deny = any(finding.would_deny for finding in found) or (
+            denial is not None and reason not in _OURS
+        )
+        return Decision(
+            id=self._id,
+            effect=Effect.DENY if says_deny else Effect.ALLOW,
+            enforced_effect=Effect.DENY if denial else Effect.ALLOW,
+            reason=reason,
+            determining=self._determining.policy if self._determining else None,
+            findings=found,
+            revision=self._policies.revision,
+            started_at_ns=self._started_at_ns,
+            decided_at_ns=at_ns,
+            head=self._head,
+            identity=self._identity,
+            request=self._request,
+            tokens=self._tokens,
+            outcomes=self._outcomes,
+            denial=denial,
+            error_type=self._error_of(found, reason),
+        )
+
+    def _error_of(self, found: tuple[Finding, ...], reason: Reason) -> str:
+        if reason in _OURS:
+            return str(reason)
+        has_errors = any(finding.outcome is Outcome.ERRORED for finding in found)
+        return str(self._error_type or (Reason.POLICY_ERROR if has_errors else ""))
+
+    @property
+    def _defaults(self) -> PolicyRef:
+        return self._policies.defaults_object.ref
+
+    def _default_finding(self, effect: Effect, reason: Reason, message: str, *, model: str = "") -> Finding:
+        finding = Finding(
+            policy=self._defaults,
+            outcome=Outcome.MATCHED,
+            effect=effect,
+            reason=reason,
+            message=message,
+            evaluated_model=model,
+        )
+        self._findings.replace([finding])
+        return finding
+
+    def _deny(self, finding: Finding, status: int, message: str) -> Denial:
+        reason = finding.reason or Reason.POLICY_ERROR
+        waiting_helps = reason is Reason.RATE_LIMITED and finding.limit is not None
+        retry_after_ms = _OUR_FAULT_RETRY_MS if status == denials.UNAVAILABLE else None
+        return self._end(
+            Denial(
+                status=status,
+                reason=reason,
+                message=message,
+                decision_id=self._id,
+                retry_after_ms=finding.limit.wait_ms if waiting_helps and finding.limit else retry_after_ms,
+                limit=finding.limit,
+                at_ns=self._at_ns,
+            ),
+            finding,
+        )
+
+    def _end(self, denial: Denial, finding: Finding | None) -> Denial:
+        self._denial, self._determining = denial, finding
+        return denial
+
+
+def _models(request: AIRequest | None) -> tuple[str, ...]:
+    """Every name the rules are asked about, the request's own first."""
+    names = (request.model, *request.models) if request else ()
+    return tuple(dict.fromkeys(name for name in names if name)) or ("",)
