@@ -24,6 +24,7 @@ from extproc.session.events import (
 )
 
 AT = 5
+MODES: dict[str, Any] = dict(wire.Mode.BodySendMode.items())
 
 
 def header_map(*headers: tuple[str, str]) -> pb.HeaderMap:
@@ -323,8 +324,8 @@ def test_modes_that_cannot_be_protected_are_refused(
     supported: bool,  # noqa: FBT001
 ) -> None:
     message = request_headers((":method", "POST"))
-    message.protocol_config.request_body_mode = wire.Mode.BodySendMode.Value(request_mode)
-    message.protocol_config.response_body_mode = wire.Mode.BodySendMode.Value(response_mode)
+    message.protocol_config.request_body_mode = MODES[request_mode]
+    message.protocol_config.response_body_mode = MODES[response_mode]
 
     problem = wire.unsupported(message)
 

@@ -1,0 +1,128 @@
+"""The HTTP admin port: probes, metrics, and what is loaded.
+
+Floor 3. Binds loopback unless told otherwise; probes and metrics are open, everything else needs the
+bearer token where the port can be reached from elsewhere.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from extproc.errors import SettingsInvalid
+from extproc.policy import policyset
+from extproc.reload import PolicyFolder
+from extproc.settings import Settings
+from extproc.telemetry import Metrics
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class Admin:
+    """The admin application and its server."""
+
+    def __init__(
+        self, settings: Settings, folder: PolicyFolder, metrics: Metrics, notices: Callable[[], list[str]]
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._metrics = metrics
+        self._notices = notices
+        app = Starlette(
+            routes=[
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+                Route("/metrics", self._exposition),
+                Route("/policies", self._policies),
+            ]
+        )
+        app.add_middleware(BaseHTTPMiddleware, dispatch=self._guard)
+        self.app = app
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
+        self._server = uvicorn.Server(config)
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve until `stop`."""
+        # Signals belong to whoever runs us.
+        await self._server._serve([listener])  # noqa: SLF001  `serve` would take over the signal handlers
+
+    def stop(self) -> None:
+        """End `serve` once open requests are answered."""
+        self._server.should_exit = True
+
+    async def _guard(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Refuse a browser that was lured here (DNS rebinding), and readers without the token."""
+        if self._settings.admin_is_loopback and not _is_loopback_host(request.headers.get("host", "")):
+            return JSONResponse({"error": "the Host header is not this machine"}, status_code=421)
+        token = self._settings.admin_token
+        if request.url.path in OPEN_PATHS or self._settings.admin_is_loopback:
+            return await call_next(request)
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(sent.encode(), token.encode()):
+            return JSONResponse({"error": "send EXTPROC_ADMIN_TOKEN as a bearer token"}, status_code=401)
+        return await call_next(request)
+
+    async def _healthz(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def _readyz(self, _: Request) -> Response:
+        """Ready while a revision is in force; a failed reload is said, and does not take traffic away."""
+        status = self._folder.status
+        return JSONResponse(
+            {
+                "ready": True,
+                "revision": self._folder.current.revision,
+                "last_reload_ok": status.ok,
+                "problems": list(status.problems),
+                "notices": self._notices(),
+            }
+        )
+
+    async def _exposition(self, _: Request) -> Response:
+        return Response(self._metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    async def _policies(self, _: Request) -> Response:
+        status = self._folder.status
+        return JSONResponse(
+            {
+                "revision": self._folder.current.revision,
+                "objects": policyset.describe(self._folder.current),
+                "last_reload": {"at_ns": status.at_ns, "ok": status.ok, "problems": list(status.problems)},
+            }
+        )
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Bind the admin port. Raises `SettingsInvalid` naming it if it is taken."""
+    family = socket.AF_INET6 if ":" in settings.admin_host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.admin_host, settings.admin_port))
+    except OSError as error:
+        listener.close()
+        raise SettingsInvalid(
+            f"cannot listen for HTTP on {settings.admin_host}:{settings.admin_port} ({error.strerror}); "
+            "--admin-port (EXTPROC_ADMIN_PORT) moves it"
+        ) from error
+    listener.listen()
+    return listener
+
+
+def _is_loopback_host(host: str) -> bool:
+    name = host.rsplit(":", 1)[0].strip("[]") if not host.endswith("]") else host.strip("[]")
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,264 @@
+"""The command line. Floor 4: reads flags, calls a room, prints what it says.
+
+Exit codes: 0 done; 1 the check found problems; 2 a setting, a port or a policy folder is unusable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+import yaml
+
+from extproc.envoy_config import EnvoySettings, FilterSettings, render_bootstrap, render_filter
+from extproc.errors import AIPolicyError, PolicyFolderInvalid
+from extproc.measure import vocab as vocabularies
+from extproc.policy import policyset
+from extproc.policy.kinds.defaults import Defaults
+from extproc.serve import serve as run_server
+from extproc.settings import Settings
+from extproc.telemetry import configure_logging
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+UNUSABLE = 2
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PolicyFolderArgument = Annotated[Path, typer.Argument(help="Folder of policy objects (*.yaml).")]
+
+
+class LogLevel(StrEnum):
+    """Least severity that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Usage(StrEnum):
+    """Who reads the provider's usage."""
+
+    NATIVE = "native"
+    STREAM = "stream"
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    *, show_version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """AI traffic policy for Envoy."""
+    if show_version:
+        typer.echo(version("extproc"))
+        raise typer.Exit
+
+
+@app.command()
+def serve(  # noqa: PLR0917  typer reads the signature; every one is a named flag
+    policies: Annotated[
+        Path, typer.Option(envvar="EXTPROC_POLICIES", help="Folder of policy objects, reloaded on change.")
+    ],
+    grpc: Annotated[
+        str, typer.Option(envvar="EXTPROC_GRPC", help="Where Envoy connects: unix:PATH or HOST:PORT.")
+    ] = "127.0.0.1:50051",
+    admin_host: Annotated[
+        str, typer.Option(envvar="EXTPROC_ADMIN_HOST", help="Address of the HTTP admin port.")
+    ] = "127.0.0.1",
+    admin_port: Annotated[
+        int, typer.Option(envvar="EXTPROC_ADMIN_PORT", help="Port of the HTTP admin; 0 picks one.")
+    ] = 8080,
+    usage: Annotated[
+        Usage,
+        typer.Option(
+            envvar="EXTPROC_USAGE",
+            help="Who reads usage: stream: this server, beside any Envoy; native: Envoy 1.40 itself.",
+        ),
+    ] = Usage.STREAM,
+    deadline_s: Annotated[
+        float,
+        typer.Option(
+            envvar="EXTPROC_DEADLINE_S", help="Seconds for one verdict; below Envoy's message_timeout."
+        ),
+    ] = 5.0,
+    drain_s: Annotated[
+        float, typer.Option(envvar="EXTPROC_DRAIN_S", help="Seconds that open streams get after SIGTERM.")
+    ] = 30.0,
+    vocab: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EXTPROC_VOCAB", help="Folder of tokenizer vocabularies; default: the user's cache."
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(envvar="EXTPROC_TLS_CERT", help="PEM certificate chain for gRPC over TCP.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="EXTPROC_TLS_KEY", help="PEM key of --tls-cert.")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EXTPROC_TLS_CLIENT_CA", help="PEM CA that must have signed Envoy's certificate."
+        ),
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(envvar="EXTPROC_THREADS", help="Threads that understand large bodies.", min=1)
+    ] = 2,
+    log_level: Annotated[
+        LogLevel, typer.Option(envvar="EXTPROC_LOG_LEVEL", help="Least severity that is logged.")
+    ] = LogLevel.INFO,
+    admin_token: Annotated[
+        str,
+        typer.Option(
+            envvar="EXTPROC_ADMIN_TOKEN", help="Bearer token of the admin port. Prefer the variable."
+        ),
+    ] = "",
+) -> None:
+    """Run the sidecar."""
+    configure_logging(log_level)
+    with _doors():
+        settings = Settings(
+            policies=policies,
+            grpc=grpc,
+            admin_host=admin_host,
+            admin_port=admin_port,
+            admin_token=admin_token,
+            native_usage=usage is Usage.NATIVE,
+            deadline_s=deadline_s,
+            drain_s=drain_s,
+            vocab=vocab,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
+            threads=threads,
+        )
+        asyncio.run(run_server(settings))
+
+
+@app.command()
+def check(folder: PolicyFolderArgument, *, as_json: AsJson = False) -> None:
+    """Validate a policy folder: says what the server would say."""
+    try:
+        loaded = policyset.load(folder)
+    except PolicyFolderInvalid as invalid:
+        problems = [
+            {"file": p.file, "line": p.line, "column": p.column, "message": p.message}
+            for p in invalid.problems
+        ]
+        if as_json:
+            _print_json({"ok": False, "problems": problems})
+        else:
+            typer.echo(str(invalid), err=True)
+        raise typer.Exit(1) from None
+    objects = policyset.describe(loaded)
+    if as_json:
+        _print_json({"ok": True, "revision": loaded.revision, "objects": objects})
+    else:
+        typer.echo(f"{folder}: {len(objects)} objects, revision {loaded.revision}")
+
+
+@app.command()
+def envoy(
+    *,
+    filter_only: Annotated[
+        bool, typer.Option("--filter", help="Only the parts to paste into an Envoy that you already run.")
+    ] = False,
+    policies: Annotated[
+        Path | None,
+        typer.Option(envvar="EXTPROC_POLICIES", help="Folder whose maxBodyBytes becomes Envoy's body limit."),
+    ] = None,
+    grpc: Annotated[
+        list[str] | None,
+        typer.Option(help="Where a sidecar listens, once a process: unix:PATH or HOST:PORT."),
+    ] = None,
+    usage: Annotated[
+        Usage | None, typer.Option(envvar="EXTPROC_USAGE", help="Default: native; with --filter stream.")
+    ] = None,
+    gateway_port: Annotated[
+        int, typer.Option(envvar="EXTPROC_GATEWAY_PORT", help="Envoy's listener.")
+    ] = 10000,
+    admin_port: Annotated[int, typer.Option(envvar="EXTPROC_ENVOY_ADMIN_PORT", help="Envoy's admin.")] = 9901,
+    demo_provider: Annotated[str, typer.Option(help="Where the demo provider listens.")] = "127.0.0.1:10100",
+    upstream: Annotated[
+        list[str] | None,
+        typer.Option(help="A real provider in place of the demo one: openai, anthropic, gemini."),
+    ] = None,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(envvar="OTEL_EXPORTER_OTLP_ENDPOINT", help="Where Envoy's spans go, by gRPC."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Render Envoy's configuration."""
+    endpoints = tuple(grpc or [os.environ.get("EXTPROC_GRPC", "127.0.0.1:50051")])
+    with _doors():
+        limit = policyset.load(policies).defaults.max_body_bytes if policies else Defaults().max_body_bytes
+        if filter_only:
+            text = render_filter(
+                FilterSettings(
+                    policy_endpoints=endpoints,
+                    body_limit_bytes=limit,
+                    usage=(usage or Usage.STREAM).value,
+                )
+            )
+        else:
+            text = render_bootstrap(
+                EnvoySettings(
+                    gateway_port=gateway_port,
+                    admin_port=admin_port,
+                    policy_endpoints=endpoints,
+                    body_limit_bytes=limit,
+                    usage=(usage or Usage.NATIVE).value,
+                    demo_provider=demo_provider,
+                    upstreams=tuple(upstream or ()),
+                    otlp_endpoint=otlp_endpoint,
+                )
+            )
+    if as_json:
+        _print_json(yaml.safe_load(text))
+    else:
+        typer.echo(text, nl=False)
+
+
+@app.command()
+def vocab(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(envvar="EXTPROC_VOCAB", help="Where to put them; default: the user's cache."),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch the tokenizer vocabularies once and verify their checksums."""
+    directory = folder or vocabularies.default_directory(os.environ)
+    with _doors():
+        vocabularies.fetch(directory, report=(lambda _: None) if as_json else typer.echo)
+    if as_json:
+        _print_json({"ok": True, "folder": str(directory)})
+
+
+@contextmanager
+def _doors() -> Iterator[None]:
+    """Turn every error of ours into its message and exit code 2."""
+    try:
+        yield
+    except AIPolicyError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"extproc: {message}", err=True)
+    sys.exit(UNUSABLE)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))

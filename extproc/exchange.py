@@ -1,0 +1,260 @@
+"""One gRPC stream: events in, the session's actions done, in order.
+
+Floor 3. The only place where waiting happens. Whatever goes wrong here aborts the stream with a
+fixed text: a clean return is fail-open on every Envoy, and an exception's text would reach its
+access log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from extproc import wire
+from extproc.decision import Settlement
+from extproc.errors import StoreUnavailable
+from extproc.measure.learned import LearnedOutputs
+from extproc.measure.tokens import Tokenizer
+from extproc.model import Basis
+from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
+from extproc.session.events import (
+    Action,
+    ChargesReserved,
+    Continue,
+    CountOutput,
+    DeadlinePassed,
+    Defer,
+    Event,
+    OutputCounted,
+    Report,
+    Reserve,
+    RespondImmediately,
+    Settle,
+    StoreFailed,
+    StreamClosed,
+    Understand,
+    Understood,
+)
+from extproc.session.session import Session
+from extproc.settings import INLINE_BODY_BYTES
+from extproc.store.base import Store
+from extproc.telemetry import Metrics, Parent, Tracing, logs
+from extproc.understand import understand
+
+log = logging.getLogger(__name__)
+
+
+class Stream(Protocol):
+    """What a gRPC stream offers; grpc.aio's servicer context, or a test's list."""
+
+    def read(self) -> Coroutine[Any, Any, Any]:
+        """Wait for the next message; anything that is not one is the end."""
+
+    def write(self, message: bytes) -> Coroutine[Any, Any, None]:
+        """Send one serialized answer."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Edge:
+    """What every exchange of this process shares."""
+
+    store: Store
+    tokenizer: Tokenizer
+    learned: LearnedOutputs
+    tracing: Tracing
+    metrics: Metrics
+    pool: Executor
+    clock_ns: Callable[[], int]
+    deadline_s: float
+    # Work that outlives its stream: settlements of clients that left.
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run in the background and keep the reference that asyncio does not."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
+
+
+class Exchange:
+    """Runs one session over one stream."""
+
+    def __init__(self, session: Session, edge: Edge, parent: Parent) -> None:
+        self._session = session
+        self._edge = edge
+        self._parent = parent
+        self._todo: deque[Action] = deque()
+        # An answer that takes time, and when we stop waiting for it (the loop's clock).
+        self._answer: asyncio.Future[Event] | None = None
+        self._answer_due_s = 0.0
+
+    async def run(self, stream: Stream) -> None:
+        """Serve until Envoy closes the stream. Raises whatever must abort it."""
+        reading: asyncio.Task[Any] | None = None
+        try:
+            while True:
+                if self._answer is None and reading is None:
+                    message = await stream.read()
+                else:
+                    reading = reading or asyncio.ensure_future(stream.read())
+                    event = await self._answer_before(reading)
+                    if event is not None:
+                        await self._advance(event, stream)
+                        continue
+                    message, reading = reading.result(), None
+                if not isinstance(message, pb.ProcessingRequest):
+                    return
+                await self._advance(wire.decode(message, self._edge.clock_ns()), stream)
+        finally:
+            if reading is not None:
+                reading.cancel()
+            self._close()
+
+    async def _answer_before(self, reading: asyncio.Task[Any]) -> Event | None:
+        """What the session asked for, or `DeadlinePassed`; None if Envoy spoke first."""
+        answer = self._answer
+        if answer is None:
+            await asyncio.wait({reading})
+            return None
+        timeout_s = max(0.0, self._answer_due_s - asyncio.get_running_loop().time())
+        await asyncio.wait({reading, answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            self._answer = None
+            return answer.result()
+        if reading.done():
+            return None
+        self._answer = None
+        self._edge.spawn(self._take_late(answer))
+        return DeadlinePassed(at_ns=self._edge.clock_ns())
+
+    async def _take_late(self, answer: asyncio.Future[Event]) -> None:
+        await self._advance(await answer, None)
+
+    async def _advance(self, event: Event, stream: Stream | None) -> None:
+        """Feed an event and do what it asks for; `stream` is None once Envoy is gone."""
+        events = deque([event])
+        while events:
+            self._todo.extend(self._session.receive(events.popleft()))
+            while self._todo:
+                action = self._todo[0]
+                if isinstance(action, Continue | RespondImmediately):
+                    if stream is not None:
+                        await stream.write(wire.encode(action))
+                    self._todo.popleft()
+                    continue
+                # Taken off first: whatever happens, it is not done twice.
+                self._todo.popleft()
+                answer = await self._do(action)
+                if answer is not None:
+                    events.append(answer)
+
+    async def _do(self, action: Action) -> Event | None:
+        """Do one outward action; None where its answer comes later, or never."""
+        edge = self._edge
+        match action:
+            case Understand(body=body):
+                return self._now_or_later(len(body), lambda: self._understood(action))
+            case CountOutput(text=text):
+                return self._now_or_later(len(text), lambda: self._counted(action))
+            case Reserve():
+                if edge.store.is_immediate:
+                    return await self._reserved(action)
+                self._wait_for(asyncio.ensure_future(self._reserved(action)))
+            case Defer(event=event):
+                return event
+            case Settle(settlement=settlement):
+                await self._settle(settlement)
+            case Report():
+                self._report(action)
+        return None
+
+    def _now_or_later(self, size: int, compute: Callable[[], Event]) -> Event | None:
+        if size <= INLINE_BODY_BYTES:
+            return compute()
+        self._wait_for(asyncio.get_running_loop().run_in_executor(self._edge.pool, compute))
+        return None
+
+    def _wait_for(self, answer: asyncio.Future[Event]) -> None:
+        self._answer = answer
+        self._answer_due_s = asyncio.get_running_loop().time() + self._edge.deadline_s
+
+    def _understood(self, action: Understand) -> Understood:
+        edge = self._edge
+        understanding = understand(
+            action.head, action.body, max_body_bytes=action.max_body_bytes, tokenizer=edge.tokenizer
+        )
+        request = understanding.request
+        return Understood(
+            at_ns=edge.clock_ns(),
+            request=request,
+            tokens=understanding.tokens,
+            body_with_usage=understanding.body_with_usage,
+            refused=understanding.refused,
+            expected_output_tokens=(
+                edge.learned.percentile_95(request.provider, request.model) if request else None
+            ),
+        )
+
+    def _counted(self, action: CountOutput) -> OutputCounted:
+        tokens = self._edge.tokenizer.count(action.text, provider=action.provider, model=action.model)
+        return OutputCounted(at_ns=self._edge.clock_ns(), tokens=tokens)
+
+    async def _reserved(self, action: Reserve) -> ChargesReserved | StoreFailed:
+        at_ns = self._edge.clock_ns()
+        try:
+            outcomes = await self._edge.store.reserve(action.decision_id, action.charges, at_ns // 1000)
+        except StoreUnavailable:
+            log.exception("counter store did not answer", extra={"decision_id": action.decision_id})
+            return StoreFailed(at_ns=self._edge.clock_ns())
+        return ChargesReserved(at_ns=self._edge.clock_ns(), outcomes=outcomes)
+
+    async def _settle(self, settlement: Settlement) -> None:
+        try:
+            at_us = self._edge.clock_ns() // 1000
+            await self._edge.store.settle(settlement.decision_id, settlement.amounts, at_us)
+        except StoreUnavailable:
+            # The reservation stays until it expires: too much is held, nothing is given away.
+            log.exception("settlement failed", extra={"decision_id": settlement.decision_id})
+            self._edge.metrics.failures.add(1, {"error_type": "settlement_failed"})
+
+    def _report(self, report: Report) -> None:
+        edge, decision, settlement = self._edge, report.decision, report.settlement
+        try:
+            if settlement is None:
+                edge.metrics.decided(decision)
+                edge.tracing.decided(decision, self._parent)
+                logs.decided(decision)
+            else:
+                edge.metrics.settled(decision, settlement)
+                edge.tracing.settled(decision, settlement, self._parent)
+        except Exception:
+            # Telemetry is lossy by design: it may never cut an answer.
+            log.exception("telemetry failed", extra={"decision_id": decision.id})
+            edge.metrics.failures.add(1, {"error_type": "telemetry_failed"})
+        request = decision.request
+        if settlement is not None and request is not None and settlement.basis is Basis.PROVIDER:
+            output_tokens = settlement.usage.output_tokens
+            if output_tokens is not None:
+                edge.learned.observe(request.provider, request.model, output_tokens)
+
+    def _close(self) -> None:
+        """Finish what the stream left open, outside its task: that one may be cancelled."""
+        unanswered = [a for a in self._todo if not isinstance(a, Continue | RespondImmediately)]
+        self._todo.clear()
+        if unanswered or self._answer is not None or not self._session.is_over:
+            self._edge.spawn(self._finish(unanswered))
+
+    async def _finish(self, unanswered: Sequence[Action]) -> None:
+        for action in unanswered:
+            event = await self._do(action)
+            if event is not None:
+                await self._advance(event, None)
+        await self._advance(StreamClosed(at_ns=self._edge.clock_ns()), None)
+        while self._answer is not None:
+            answer, self._answer = self._answer, None
+            await self._advance(await answer, None)

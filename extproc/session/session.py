@@ -1,0 +1,385 @@
+"""One HTTP request from its first header to its settlement, as a machine without I/O.
+
+Floor 2. `Session.receive(event)` returns what must be done, in order; the gRPC loop, the tests and
+the policy tools do it. No await, no clock, no gRPC type. Which event may come when is in
+`transitions`; what is said to Envoy is in `answers`; the verdict is the engine's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from extproc.decision import Decision, Denial, Effect, Settlement
+from extproc.errors import ProtocolViolation, RequestRefused
+from extproc.formats import classify
+from extproc.formats.base import AnswerReader, Call, WireFormat
+from extproc.formats.body import AnswerDecoder, answer_decoder
+from extproc.formats.sse import EventFilter
+from extproc.model import AIRequest, Basis, Observation, RequestHead, TokenEstimate, Usage
+from extproc.policy import accounting
+from extproc.policy.engine import Evaluation
+from extproc.policy.policyset import PolicySet
+from extproc.session import answers
+from extproc.session.events import (
+    Action,
+    ChargesReserved,
+    ChunkToRead,
+    Continue,
+    CountOutput,
+    DeadlinePassed,
+    Defer,
+    Event,
+    OutputCounted,
+    Report,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    Reserve,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+    Settle,
+    StoreFailed,
+    StreamClosed,
+    Understand,
+    Understood,
+)
+from extproc.session.transitions import TRANSITIONS, State
+
+# What Envoy 1.40's ai_protocol_manager reads by itself.
+NATIVE_APIS = frozenset({"openai_chat", "anthropic_messages"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """What differs between deployments."""
+
+    native_usage: bool = False  # Envoy reads the usage and hands it over in the trailers
+
+
+class Session:
+    """The state machine of one exchange; make one a request, feed it every event, do every action."""
+
+    def __init__(self, policies: PolicySet, *, decision_id: str, settings: SessionSettings) -> None:
+        self.state = State.START
+        self.decision: Decision | None = None
+        self._policies = policies
+        self._decision_id = decision_id
+        self._settings = settings
+        self._owes_trailers = False
+        # Set by _on_request_headers, which every other handler comes after.
+        self._evaluation: Evaluation
+        self._head: RequestHead
+        self._format: WireFormat
+        self._call: Call | None = None
+        self._request: AIRequest | None = None
+        self._new_body: bytes | None = None
+        self._answers_phase: type = RequestHeaders
+        # The answer.
+        self._response: ResponseHeaders | None = None
+        self._reader: AnswerReader | None = None
+        self._decoder: AnswerDecoder | None = None
+        self._filter: EventFilter | None = None
+        self._native: ResponseTrailers | None = None
+        self._body_ended = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to do but to close."""
+        return self.state in (State.SETTLED, State.DENIED, State.ABANDONED)
+
+    def receive(self, event: Event) -> list[Action]:
+        """Advance by one event; after calling it you must do every action, in order.
+
+        Raises `ProtocolViolation` for what no order of messages allows here, and changes nothing then.
+        """
+        transition = TRANSITIONS.get((self.state, type(event)))
+        if transition is None:
+            raise ProtocolViolation(f"{type(event).__name__} in state {self.state}")
+        handler, targets = transition
+        actions: list[Action] = getattr(self, f"_{handler}")(event)
+        if len(targets) == 1:
+            self.state = targets[0]
+        return actions
+
+    # --- the request
+
+    def _on_request_headers(self, event: RequestHeaders) -> list[Action]:
+        head = self._head = event.head
+        self._format = classify.dialect(head)
+        self._call = classify.claim(head.method, head.path_only, head.headers)
+        self._evaluation = Evaluation(
+            self._policies, decision_id=self._decision_id, head=head, at_ns=event.at_ns
+        )
+        denial = self._evaluation.check_headers()
+        if denial is not None:
+            return self._deny(denial, event.at_ns)
+        if self._call is None:
+            # Nothing a body holds could classify it: decided before a byte is buffered.
+            return self._judge(None, TokenEstimate(), event.at_ns)
+        if head.has_body:
+            self.state = State.AWAITING_BODY
+            return [Continue(phase=RequestHeaders)]
+        if self._call.operation == "control":
+            return self._judge(_control(self._call), TokenEstimate(), event.at_ns)
+        refused = RequestRefused(
+            status=400, code="body_missing", message="This endpoint needs a JSON body; the request has none."
+        )
+        return self._deny(self._evaluation.refuse(refused), event.at_ns)
+
+    def _on_request_body(self, event: RequestBody) -> list[Action]:
+        self._answers_phase = RequestBody
+        limit = self._policies.defaults.max_body_bytes
+        return [Understand(head=self._head, body=event.body, max_body_bytes=limit)]
+
+    def _on_understood(self, event: Understood) -> list[Action]:
+        if event.refused is not None:
+            return self._deny(self._evaluation.refuse(event.refused), event.at_ns)
+        self._new_body = event.body_with_usage
+        return self._judge(event.request, event.tokens, event.at_ns, event.expected_output_tokens)
+
+    def _judge(
+        self, request: AIRequest | None, tokens: TokenEstimate, at_ns: int, expected: int | None = None
+    ) -> list[Action]:
+        self._request = request
+        denial = self._evaluation.check_body(request, tokens, at_ns)
+        if denial is not None:
+            return self._deny(denial, at_ns)
+        charges = self._evaluation.charges(expected)
+        if isinstance(charges, Denial):
+            return self._deny(charges, at_ns)
+        if charges:
+            self.state = State.RESERVING
+            return [Reserve(decision_id=self._decision_id, charges=charges)]
+        denial = self._evaluation.check_limits(())
+        return self._allow(at_ns) if denial is None else self._deny(denial, at_ns)
+
+    def _on_charges_reserved(self, event: ChargesReserved) -> list[Action]:
+        denial = self._evaluation.check_limits(event.outcomes)
+        return self._allow(event.at_ns) if denial is None else self._deny(denial, event.at_ns)
+
+    def _on_store_failed(self, event: StoreFailed | DeadlinePassed) -> list[Action]:
+        denial = self._evaluation.store_failed()
+        return self._allow(event.at_ns) if denial is None else self._deny(denial, event.at_ns)
+
+    def _on_deadline(self, event: DeadlinePassed) -> list[Action]:
+        return self._deny(self._evaluation.deadline_passed(), event.at_ns)
+
+    def _on_late_reservation(self, event: ChargesReserved) -> list[Action]:
+        """Give back what was taken for a request that did not wait for it."""
+        nothing_spent = Settlement(
+            decision_id=self._decision_id,
+            basis=Basis.LOCAL_REPLY,
+            usage=Usage(),
+            amounts={outcome.charge.counter: 0 for outcome in event.outcomes},
+            ended_at_ns=event.at_ns,
+        )
+        return [Settle(settlement=nothing_spent)]
+
+    # --- the verdict
+
+    def _allow(self, at_ns: int) -> list[Action]:
+        self.state = State.FORWARDED
+        decision = self.decision = self._evaluation.decision(at_ns)
+        forward = answers.forward(
+            decision,
+            phase=self._answers_phase,
+            consumed_headers=self._evaluation.consumed_headers,
+            path=self._evaluation.path_without_credential,
+            body=self._new_body,
+        )
+        actions: list[Action] = [forward]
+        if self._owes_trailers:
+            actions.append(Continue(phase=RequestTrailers))
+        return [*actions, Report(decision=decision)]
+
+    def _deny(self, denial: Denial, at_ns: int) -> list[Action]:
+        self.state = State.DENIED
+        decision = self.decision = self._evaluation.decision(at_ns)
+        reply = self._format.render_denial(denial)
+        return [answers.refuse(decision, reply), Report(decision=decision)]
+
+    # --- replies that Envoy makes
+
+    def _on_reply_before_body(self, event: ResponseHeaders) -> list[Action]:
+        """Nothing was forwarded yet, so this answer is Envoy's; a 413 gets the caller's dialect."""
+        if not event.is_local_reply and event.status < 400:  # noqa: PLR2004  errors
+            # A success that nobody was asked for: the request went around us.
+            raise ProtocolViolation("an answer before the request was inspected")
+        if event.status != answers.CONTENT_TOO_LARGE:
+            return self._on_pass_with_id(event)
+        limit = self._policies.defaults.max_body_bytes
+        refused = RequestRefused(
+            status=event.status,
+            code="body_too_large",
+            message=f"The request body is larger than {limit} bytes, the most this gateway accepts.",
+        )
+        return self._deny(self._evaluation.refuse(refused), event.at_ns)
+
+    def _on_reply_before_verdict(self, event: ResponseHeaders) -> list[Action]:
+        return self._on_pass_with_id(event)
+
+    def _on_pass_with_id(self, event: ResponseHeaders) -> list[Action]:
+        return [answers.pass_with_id(self._decision_id)]
+
+    def _on_trailers_early(self, event: RequestTrailers) -> list[Action]:
+        """Answers keep the order of the messages: the body's comes first."""
+        self._owes_trailers = True
+        return []
+
+    def _on_pass(self, event: Event) -> list[Action]:
+        return [Continue(phase=type(event))]
+
+    def _on_nothing(self, event: Event) -> list[Action]:
+        return []
+
+    # --- the answer
+
+    def _on_response_headers(self, event: ResponseHeaders) -> list[Action]:
+        self._response = event
+        self.state = State.ANSWERING
+        content_type = event.headers.get("content-type", "")
+        is_stream = content_type.startswith("text/event-stream")
+        if self._must_read(event, is_stream=is_stream):
+            self._reader = self._format.answer_reader(stream=is_stream)
+            self._decoder = answer_decoder(event.headers.get("content-encoding", "identity"))
+            if is_stream and self._strips_usage_chunk and "content-encoding" not in event.headers:
+                self._filter = EventFilter(self._format.is_usage_chunk)
+        reply = answers.response_headers(
+            self._allowed_decision,
+            self._format,
+            now_s=event.at_ns / 1e9,
+            with_limits=self._policies.defaults.response_headers,
+            reads_body=self._reader is not None,
+            changes_body=self._filter is not None,
+        )
+        return [reply, *(self._end(event.at_ns) if event.end_of_stream else [])]
+
+    def _must_read(self, event: ResponseHeaders, *, is_stream: bool) -> bool:
+        """Whether bytes of this answer must travel through us."""
+        if event.is_local_reply or event.end_of_stream or not 200 <= event.status < 300:  # noqa: PLR2004  success
+            return False
+        request = self._request
+        if request is None or request.operation == "control":
+            return False
+        encoded = event.headers.get("content-encoding", "identity") != "identity"
+        native = self._settings.native_usage and request.api in NATIVE_APIS and not encoded
+        return not native or (is_stream and self._strips_usage_chunk)
+
+    @property
+    def _strips_usage_chunk(self) -> bool:
+        request = self._request
+        wanted = request is None or request.wants_usage_chunk
+        return not wanted and self._policies.defaults.usage_chunk == "strip"
+
+    def _on_response_body(self, event: ResponseBody) -> list[Action]:
+        changed = None
+        if self._filter is not None:
+            changed = self._filter.feed(event.body)
+            if event.end_of_stream:
+                changed += self._filter.flush()
+        if not event.end_of_stream:
+            chunk = ChunkToRead(at_ns=event.at_ns, body=event.body)
+            return [Continue(phase=ResponseBody, body=changed), Defer(event=chunk)]
+        # The end is read before it is answered: its answer carries the usage for Envoy's access log.
+        self._read(event.body)
+        self._finish_reading()
+        metadata = answers.usage_metadata(self._observation.usage)
+        return [Continue(phase=ResponseBody, body=changed, metadata=metadata), *self._end(event.at_ns)]
+
+    def _on_chunk_to_read(self, event: ChunkToRead) -> list[Action]:
+        self._read(event.body)
+        return []
+
+    def _on_response_trailers(self, event: ResponseTrailers) -> list[Action]:
+        self._native = event
+        self._finish_reading()
+        metadata = answers.usage_metadata(event.usage or self._observation.usage)
+        return [Continue(phase=ResponseTrailers, metadata=metadata), *self._end(event.at_ns)]
+
+    def _on_exchange_over(self, event: StreamClosed) -> list[Action]:
+        return self._end(event.at_ns)
+
+    def _read(self, data: bytes) -> None:
+        if self._reader is not None and self._decoder is not None:
+            self._reader.feed(self._decoder.feed(data))
+
+    def _finish_reading(self) -> None:
+        if self._reader is not None:
+            self._reader.finish()
+            self._body_ended = True
+
+    # --- the settlement
+
+    @property
+    def _allowed_decision(self) -> Decision:
+        if self.decision is None or self.decision.enforced_effect is not Effect.ALLOW:
+            raise ProtocolViolation("an answer to a request that was not allowed")
+        return self.decision
+
+    @property
+    def _observation(self) -> Observation:
+        return Observation() if self._reader is None else self._reader.observation()
+
+    def _end(self, at_ns: int) -> list[Action]:
+        """Settle now, or first count the text of an answer that did not say what it cost."""
+        seen = self._observation
+        settled_by_usage = seen.usage is not None and seen.usage.is_complete and seen.finished
+        if settled_by_usage or self._native is not None or not seen.output_text or self._request is None:
+            return self._settle(at_ns, observed_output_tokens=None)
+        self.state = State.COUNTING
+        model = seen.model or self._request.model
+        return [CountOutput(provider=self._request.provider, model=model, text=seen.output_text)]
+
+    def _on_output_counted(self, event: OutputCounted) -> list[Action]:
+        return self._settle(event.at_ns, observed_output_tokens=event.tokens)
+
+    def _settle(self, at_ns: int, *, observed_output_tokens: int | None) -> list[Action]:
+        self.state = State.SETTLED
+        decision, seen = self._allowed_decision, self._seen()
+        response = self._response or ResponseHeaders(at_ns=0, status=0)
+        ending = accounting.Ending(
+            status=response.status,
+            is_local_reply=response.is_local_reply,
+            reached_upstream=response.reached_upstream,
+            timed_out=response.timed_out,
+            usage=seen.usage,
+            finished=seen.finished,
+            body_observed=self._reader is not None,
+            observed_output_tokens=observed_output_tokens,
+        )
+        basis, usage, amounts = accounting.settle(decision, ending)
+        settlement = Settlement(
+            decision_id=decision.id,
+            basis=basis,
+            usage=usage,
+            amounts=amounts,
+            status=response.status,
+            model=seen.model,
+            response_id=seen.response_id,
+            finish_reasons=seen.finish_reasons,
+            error_type=seen.error or (str(response.status) if response.status >= 400 else ""),  # noqa: PLR2004  errors
+            first_byte_at_ns=response.at_ns,
+            ended_at_ns=at_ns,
+        )
+        return [Settle(settlement=settlement), Report(decision=decision, settlement=settlement)]
+
+    def _seen(self) -> Observation:
+        """What we read, completed by what Envoy read: a whole figure beats a part of one."""
+        seen, native = self._observation, self._native
+        if native is None or native.usage is None:
+            return seen
+        ours_is_whole = seen.finished and seen.usage is not None and seen.usage.is_complete
+        if ours_is_whole:
+            return seen
+        return replace(
+            seen,
+            usage=native.usage,
+            finished=not native.usage_is_partial,
+            model=seen.model or native.model,
+        )
+
+
+def _control(call: Call) -> AIRequest:
+    """A recognised call that spends nothing and has no body."""
+    return AIRequest(api=call.api, provider=call.provider, operation=call.operation)

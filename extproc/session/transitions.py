@@ -1,0 +1,120 @@
+"""The protocol as a table: in which state which event may come, who handles it, where it leads.
+
+Floor 2. Reading this table is reading the protocol; the diagram in the README is generated from it.
+What is not in it is a `ProtocolViolation`, and the stream is aborted: never returned, because a
+clean return is fail-open on every Envoy.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from extproc.session.events import (
+    ChargesReserved,
+    ChunkToRead,
+    DeadlinePassed,
+    Event,
+    OutputCounted,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+    StoreFailed,
+    StreamClosed,
+    Understood,
+)
+
+
+class State(StrEnum):
+    """Where one exchange is."""
+
+    START = "start"
+    AWAITING_BODY = "awaiting_body"
+    UNDERSTANDING = "understanding"  # the body is being decoded, classified, counted
+    RESERVING = "reserving"  # the store has been asked
+    FORWARDED = "forwarded"  # allowed; the provider is working
+    ANSWERING = "answering"  # the answer's headers have passed
+    COUNTING = "counting"  # the answer is over and had no usage; its text is being counted
+    SETTLED = "settled"
+    DENIED = "denied"  # answered by us, or by Envoy before anything was decided
+    ABANDONED = "abandoned"  # the client left before the verdict
+
+
+START, AWAITING_BODY, UNDERSTANDING, RESERVING, FORWARDED, ANSWERING, COUNTING, SETTLED, DENIED, ABANDONED = (
+    State
+)
+
+Handler = str  # a method of Session, there with a leading underscore
+Transition = tuple[Handler, tuple[State, ...]]
+
+_VERDICT = (RESERVING, FORWARDED, DENIED)
+
+TRANSITIONS: dict[tuple[State, type[Event]], Transition] = {
+    (START, RequestHeaders): ("on_request_headers", (AWAITING_BODY, *_VERDICT)),
+    (START, StreamClosed): ("on_nothing", (ABANDONED,)),
+    # Envoy buffers the whole body before it sends one message.
+    (AWAITING_BODY, RequestBody): ("on_request_body", (UNDERSTANDING,)),
+    # Over the buffer limit, or too slow: Envoy answers by itself and shows us that answer.
+    (AWAITING_BODY, ResponseHeaders): ("on_reply_before_body", (DENIED,)),
+    (AWAITING_BODY, StreamClosed): ("on_nothing", (ABANDONED,)),
+    (UNDERSTANDING, Understood): ("on_understood", _VERDICT),
+    (UNDERSTANDING, DeadlinePassed): ("on_deadline", (DENIED,)),
+    (UNDERSTANDING, RequestTrailers): ("on_trailers_early", (UNDERSTANDING,)),
+    # A request time-out while we count: Envoy's own answer overtakes ours.
+    (UNDERSTANDING, ResponseHeaders): ("on_reply_before_verdict", (ABANDONED,)),
+    (UNDERSTANDING, StreamClosed): ("on_nothing", (ABANDONED,)),
+    (RESERVING, ChargesReserved): ("on_charges_reserved", (FORWARDED, DENIED)),
+    (RESERVING, StoreFailed): ("on_store_failed", (FORWARDED, DENIED)),
+    (RESERVING, DeadlinePassed): ("on_store_failed", (FORWARDED, DENIED)),
+    (RESERVING, RequestTrailers): ("on_trailers_early", (RESERVING,)),
+    (RESERVING, ResponseHeaders): ("on_reply_before_verdict", (ABANDONED,)),
+    (RESERVING, StreamClosed): ("on_nothing", (ABANDONED,)),
+    (FORWARDED, RequestTrailers): ("on_pass", (FORWARDED,)),
+    (FORWARDED, ResponseHeaders): ("on_response_headers", (ANSWERING, SETTLED)),
+    # The client left before the answer began; the provider may be at work all the same.
+    (FORWARDED, StreamClosed): ("on_exchange_over", (SETTLED,)),
+    (ANSWERING, RequestTrailers): ("on_pass", (ANSWERING,)),
+    (ANSWERING, ResponseBody): ("on_response_body", (ANSWERING, COUNTING, SETTLED)),
+    (ANSWERING, ChunkToRead): ("on_chunk_to_read", (ANSWERING,)),
+    (ANSWERING, ResponseTrailers): ("on_response_trailers", (COUNTING, SETTLED)),
+    (ANSWERING, StreamClosed): ("on_exchange_over", (COUNTING, SETTLED)),
+    (COUNTING, OutputCounted): ("on_output_counted", (SETTLED,)),
+    (COUNTING, StreamClosed): ("on_nothing", (COUNTING,)),
+    # Envoy may repeat the end of a body (https://github.com/envoyproxy/envoy/issues/46237).
+    (COUNTING, ResponseBody): ("on_pass", (COUNTING,)),
+    (COUNTING, ResponseTrailers): ("on_pass", (COUNTING,)),
+    (SETTLED, ResponseBody): ("on_pass", (SETTLED,)),
+    (SETTLED, ResponseTrailers): ("on_pass", (SETTLED,)),
+    (SETTLED, StreamClosed): ("on_nothing", (SETTLED,)),
+    # Envoy shows some versions of its own answers to the filter that caused them.
+    (DENIED, ResponseHeaders): ("on_pass_with_id", (DENIED,)),
+    (DENIED, ResponseBody): ("on_pass", (DENIED,)),
+    (DENIED, ResponseTrailers): ("on_pass", (DENIED,)),
+    (DENIED, StreamClosed): ("on_nothing", (DENIED,)),
+    (ABANDONED, ResponseHeaders): ("on_pass_with_id", (ABANDONED,)),
+    (ABANDONED, ResponseBody): ("on_pass", (ABANDONED,)),
+    (ABANDONED, ResponseTrailers): ("on_pass", (ABANDONED,)),
+    (ABANDONED, StreamClosed): ("on_nothing", (ABANDONED,)),
+}
+
+# An answer to a question that no longer matters: the client left or the deadline passed meanwhile.
+# What the store took is given back; everything else is forgotten.
+for _state in State:
+    for _late in (Understood, StoreFailed, DeadlinePassed):
+        TRANSITIONS.setdefault((_state, _late), ("on_nothing", (_state,)))
+    TRANSITIONS.setdefault((_state, ChargesReserved), ("on_late_reservation", (_state,)))
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram, without what leads nowhere."""
+    lines = ["stateDiagram-v2", "    [*] --> start"]
+    for (state, event), (_, targets) in TRANSITIONS.items():
+        lines += [
+            f"    {state} --> {target}: {event.__name__}"
+            for target in targets
+            if target is not state or len(targets) > 1
+        ]
+    ends = (State.SETTLED, State.DENIED, State.ABANDONED)
+    return "\n".join([*lines, *(f"    {end} --> [*]" for end in ends)])

@@ -1,0 +1,742 @@
+"""Every order of messages that Envoy can produce, played as conversations."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from tests.session.playbook import Playbook, chat_body, chat_head, load
+
+from extproc.decision import Effect, Reason
+from extproc.errors import ProtocolViolation
+from extproc.model import Basis, Usage
+from extproc.policy import policyset
+from extproc.policy.policyset import PolicySet
+from extproc.session.events import (
+    ChargesReserved,
+    Continue,
+    CountOutput,
+    DeadlinePassed,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    Reserve,
+    RespondImmediately,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+    Settle,
+    StoreFailed,
+    StreamClosed,
+    Understand,
+    Understood,
+)
+from extproc.session.transitions import TRANSITIONS, State, diagram
+
+REQUESTS = """
+apiVersion: ai-policy/v1
+kind: RateLimit
+metadata: {name: two-requests}
+spec: {limit: {requests: 2, per: 1m, burst: 2}}
+"""
+TOKENS = """
+apiVersion: ai-policy/v1
+kind: RateLimit
+metadata: {name: tokens}
+spec: {limit: {tokens: 100000, per: 1m, burst: 100000}}
+"""
+CLOSED_STORE = """
+apiVersion: ai-policy/v1
+kind: RateLimit
+metadata: {name: must-count}
+spec: {limit: {requests: 2, per: 1m, burst: 2}, onError: deny}
+"""
+NO_BIG_MODEL = """
+apiVersion: ai-policy/v1
+kind: AccessRule
+metadata: {name: no-o1}
+spec: {effect: deny, match: request.model == "o1-pro", message: Use a smaller model.}
+"""
+
+USAGE = {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11}
+ANSWER = json.dumps(
+    {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "model": "gpt-4o-mini-2024-07-18",
+        "choices": [
+            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hello"}}
+        ],
+        "usage": USAGE,
+    }
+).encode()
+
+
+def sse(*events: object) -> bytes:
+    return b"".join(
+        b"data: " + (e if isinstance(e, bytes) else json.dumps(e).encode()) + b"\n\n" for e in events
+    )
+
+
+def delta(content: str, finish: str | None = None) -> dict[str, object]:
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "model": "gpt-4o-mini-2024-07-18",
+        "choices": [{"index": 0, "delta": {"content": content}, "finish_reason": finish}],
+        "usage": None,
+    }
+
+
+USAGE_CHUNK = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "model": "gpt-4o-mini-2024-07-18",
+    "choices": [],
+    "usage": USAGE,
+}
+STREAM_HEADERS = {"content-type": "text/event-stream"}
+
+
+@pytest.fixture
+def open_policies(tmp_path: Path) -> PolicySet:
+    return load(tmp_path / "open")
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> PolicySet:
+    return load(tmp_path / "limited", REQUESTS, TOKENS, NO_BIG_MODEL)
+
+
+# --- allowed
+
+
+def test_an_allowed_request_continues_twice_and_its_headers_are_cleaned(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    head = chat_head(
+        headers={
+            "content-type": "application/json",
+            "accept-encoding": "gzip",
+            "x-ai-policy-decision-id": "spoofed",
+            "x-ai-policy-team": "spoofed",
+        }
+    )
+
+    first, second = book.request(head)
+
+    assert first == Continue(phase=RequestHeaders)
+    assert isinstance(second, Continue)
+    assert second.phase is RequestBody
+    assert second.body is None
+    assert second.set_headers == {"x-ai-policy-decision-id": "decision-1"}
+    assert set(second.remove_headers) == {"accept-encoding", "x-ai-policy-team"}
+    assert second.metadata["decision_id"] == "decision-1"
+    assert book.decision.enforced_effect is Effect.ALLOW
+
+
+def test_a_json_answer_is_settled_by_what_the_provider_reports(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request()
+
+    (headers,) = book.answer_headers()
+    book.answer_body(ANSWER)
+    book.close()
+
+    assert isinstance(headers, Continue)
+    assert headers.read_response_body == "STREAMED"
+    assert headers.set_headers["x-ai-policy-decision-id"] == "decision-1"
+    assert book.settlement.basis is Basis.PROVIDER
+    assert (book.settlement.usage.input_tokens, book.settlement.usage.output_tokens) == (8, 3)
+    assert book.settlement.model == "gpt-4o-mini-2024-07-18"
+    assert sorted(book.settlement.amounts.values()) == [1, 11]
+
+
+def test_the_last_chunks_answer_carries_the_usage_for_envoys_access_log(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    book.request()
+    book.answer_headers()
+
+    (end,) = book.answer_body(ANSWER)
+
+    assert isinstance(end, Continue)
+    assert end.metadata == {"input_tokens": 8, "output_tokens": 3}
+
+
+def test_the_limits_of_an_answer_are_in_its_headers(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request()
+
+    (headers,) = book.answer_headers()
+
+    assert isinstance(headers, Continue)
+    assert headers.set_headers["x-ratelimit-limit-requests"] == "2"
+    assert headers.set_headers["x-ratelimit-remaining-requests"] == "1"
+
+
+def test_a_chunk_is_answered_before_it_is_read(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    body = chat_body(stream=True, stream_options={"include_usage": True})
+    book.request(body=body)
+    book.answer_headers(headers=STREAM_HEADERS)
+
+    actions = book.session.receive(ResponseBody(at_ns=book.now_ns, body=sse(delta("a")), end_of_stream=False))
+
+    assert actions[0] == Continue(phase=ResponseBody)
+    assert type(actions[1]).__name__ == "Defer"
+
+
+# --- streams: usage asked for and stripped
+
+
+def stream_of(book: Playbook, pieces: list[bytes]) -> bytes:
+    """What the client of these chunks gets."""
+    out = b""
+    for number, piece in enumerate(pieces):
+        (said,) = book.answer_body(piece, end=number == len(pieces) - 1)
+        assert isinstance(said, Continue)
+        out += piece if said.body is None else said.body
+    return out
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 100_000])
+def test_usage_is_asked_for_and_the_extra_chunk_is_stripped_where_nobody_asked(
+    open_policies: PolicySet, size: int
+) -> None:
+    book = Playbook(open_policies)
+    _, forward = book.request(body=chat_body(stream=True))
+    (headers,) = book.answer_headers(headers=STREAM_HEADERS)
+    whole = sse(delta("he"), delta("llo", "stop"), USAGE_CHUNK, b"[DONE]")
+
+    seen = stream_of(book, [whole[i : i + size] for i in range(0, len(whole), size)])
+
+    assert isinstance(forward, Continue)
+    assert forward.body is not None
+    assert json.loads(forward.body)["stream_options"] == {"include_usage": True}
+    assert forward.set_headers["content-length"] == str(len(forward.body))
+    assert isinstance(headers, Continue)
+    assert headers.remove_headers == ("content-length",)
+    assert seen == sse(delta("he"), delta("llo", "stop"), b"[DONE]")
+    assert book.settlement.basis is Basis.PROVIDER
+    assert book.settlement.usage.output_tokens == 3
+
+
+def test_a_client_that_asked_for_usage_gets_every_byte(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    _, forward = book.request(body=chat_body(stream=True, stream_options={"include_usage": True}))
+    book.answer_headers(headers=STREAM_HEADERS)
+    whole = sse(delta("hi", "stop"), USAGE_CHUNK, b"[DONE]")
+
+    assert stream_of(book, [whole]) == whole
+    assert isinstance(forward, Continue)
+    assert forward.body is None
+
+
+def test_visible_usage_chunks_are_not_stripped(tmp_path: Path) -> None:
+    visible = """
+apiVersion: ai-policy/v1
+kind: Defaults
+metadata: {name: defaults}
+spec: {access: allow, usageChunk: visible}
+"""
+    folder = tmp_path / "visible"
+    folder.mkdir()
+    (folder / "defaults.yaml").write_text(visible)
+    book = Playbook(policyset.load(folder), native_usage=True)
+    book.request(body=chat_body(stream=True))
+
+    (headers,) = book.answer_headers(headers=STREAM_HEADERS)
+
+    assert isinstance(headers, Continue)
+    assert headers.read_response_body == ""
+
+
+def test_a_compressed_answer_is_read_and_passes_byte_for_byte(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    book.request()
+    book.answer_headers(headers={"content-type": "application/json", "content-encoding": "gzip"})
+
+    (said,) = book.answer_body(gzip.compress(ANSWER))
+
+    assert isinstance(said, Continue)
+    assert said.body is None
+    assert book.settlement.basis is Basis.PROVIDER
+
+
+# --- native usage
+
+
+def test_with_native_usage_no_body_is_asked_for_and_the_trailers_settle(limited: PolicySet) -> None:
+    book = Playbook(limited, native_usage=True)
+    book.request()
+    (headers,) = book.answer_headers()
+
+    (trailers,) = book.play(
+        ResponseTrailers(at_ns=book.now_ns, usage=Usage(input_tokens=8, output_tokens=3), model="gpt-4o-mini")
+    )
+    book.close()
+
+    assert isinstance(headers, Continue)
+    assert headers.read_response_body == ""
+    assert isinstance(trailers, Continue)
+    assert trailers.metadata == {"input_tokens": 8, "output_tokens": 3}
+    assert book.settlement.basis is Basis.PROVIDER
+    assert sorted(book.settlement.amounts.values()) == [1, 11]
+
+
+def test_native_usage_reads_the_stream_whose_extra_chunk_must_go(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies, native_usage=True)
+    book.request(body=chat_body(stream=True))
+
+    (headers,) = book.answer_headers(headers=STREAM_HEADERS)
+    seen = stream_of(book, [sse(delta("hi", "stop"), USAGE_CHUNK, b"[DONE]")])
+    book.play(ResponseTrailers(at_ns=book.now_ns, usage=Usage(input_tokens=8, output_tokens=3)))
+
+    assert isinstance(headers, Continue)
+    assert headers.read_response_body == "STREAMED"
+    assert seen == sse(delta("hi", "stop"), b"[DONE]")
+    assert book.settlement.usage.output_tokens == 3
+
+
+def test_an_aborted_native_answer_is_charged_as_reserved_and_not_zero(limited: PolicySet) -> None:
+    book = Playbook(limited, native_usage=True)
+    book.request(body=chat_body(max_tokens=50))
+    book.answer_headers()
+
+    book.close()
+
+    assert book.settlement.basis is Basis.RESERVED
+    tokens = max(book.settlement.amounts.values())
+    assert tokens == book.decision.tokens.input + 50
+
+
+def test_a_partial_native_record_is_completed_by_the_estimate(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies, native_usage=True)
+    book.request()
+    book.answer_headers()
+
+    book.play(ResponseTrailers(at_ns=book.now_ns, usage=Usage(output_tokens=3), usage_is_partial=True))
+
+    assert book.settlement.basis is Basis.PARTIAL
+    assert book.settlement.usage == Usage(input_tokens=book.decision.tokens.input, output_tokens=3)
+
+
+# --- endings
+
+
+def test_a_client_that_leaves_mid_stream_is_charged_for_what_it_saw(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request(body=chat_body(stream=True))
+    book.answer_headers(headers=STREAM_HEADERS)
+    book.answer_body(sse(delta("hello "), delta("world")), end=False)
+
+    book.close()
+
+    assert book.settlement.basis is Basis.TOKENIZER
+    # The playbook's tokenizer counts characters.
+    assert book.settlement.usage.output_tokens == len("hello world")
+    assert book.settlement.usage.input_tokens == book.decision.tokens.input
+
+
+def test_a_client_that_leaves_before_the_answer_is_charged_as_reserved(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request()
+
+    book.close()
+
+    assert book.settlement.basis is Basis.RESERVED
+
+
+def test_an_error_of_the_provider_returns_the_tokens_and_keeps_the_request(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request()
+
+    (headers,) = book.answer_headers(status=500)
+    book.answer_body(b'{"error": {}}')
+
+    assert isinstance(headers, Continue)
+    assert headers.read_response_body == ""
+    book.close()
+    assert book.settlement.basis is Basis.UPSTREAM_ERROR
+    assert sorted(book.settlement.amounts.values()) == [0, 1]
+
+
+def test_an_answer_that_envoy_made_before_the_upstream_costs_nothing(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request()
+
+    book.answer_headers(status=503, is_local_reply=True, reached_upstream=False)
+    book.close()
+
+    assert book.settlement.basis is Basis.LOCAL_REPLY
+    assert set(book.settlement.amounts.values()) == {0}
+
+
+def test_a_provider_that_timed_out_is_charged_as_reserved(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request()
+
+    book.answer_headers(status=504, is_local_reply=True, timed_out=True)
+    book.close()
+
+    assert book.settlement.basis is Basis.RESERVED
+
+
+def test_an_answer_without_a_body_settles_at_its_headers(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request()
+
+    book.answer_headers(status=500, end_of_stream=True)
+
+    assert book.settlement.basis is Basis.UPSTREAM_ERROR
+
+
+def test_an_error_inside_a_stream_settles_on_what_was_seen(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request(body=chat_body(stream=True))
+    book.answer_headers(headers=STREAM_HEADERS)
+
+    book.answer_body(sse(delta("hello"), {"error": {"type": "server_error", "message": "x"}}))
+
+    assert book.settlement.basis is Basis.TOKENIZER
+    assert book.settlement.usage.output_tokens == len("hello")
+    assert book.settlement.error_type == "server_error"
+
+
+def test_envoy_may_repeat_the_end_of_a_body(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    book.request()
+    book.answer_headers()
+    book.answer_body(ANSWER)
+
+    (again,) = book.answer_body(b"")
+
+    assert again == Continue(phase=ResponseBody)
+    assert len(book.settled) == 1
+
+
+def test_the_chunked_end_without_bytes_settles(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    book.request()
+    book.answer_headers()
+    book.answer_body(ANSWER, end=False)
+
+    book.answer_body(b"")
+
+    assert book.settlement.basis is Basis.PROVIDER
+
+
+def test_trailers_after_a_read_body_settle_once(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    book.request()
+    book.answer_headers()
+    book.answer_body(ANSWER, end=False)
+
+    book.play(ResponseTrailers(at_ns=book.now_ns))
+    book.close()
+
+    assert book.settlement.basis is Basis.PROVIDER
+
+
+# --- denials
+
+
+def test_a_denied_request_charges_nobody(limited: PolicySet) -> None:
+    book = Playbook(limited)
+
+    _, reply = book.request(body=chat_body(model="o1-pro"))
+
+    assert isinstance(reply, RespondImmediately)
+    assert reply.status == 403
+    assert reply.details == "ai_policy_denied[AccessRule/no-o1]"
+    error = json.loads(reply.body)["error"]
+    assert "AccessRule/no-o1" in error["message"]
+    assert "Use a smaller model." in error["message"]
+    assert book.settled == []
+    assert [report.settlement for report in book.reports] == [None]
+
+
+def test_the_limit_that_denies_says_what_was_used_and_when_to_come_back(limited: PolicySet) -> None:
+    first = Playbook(limited)
+    for number in range(2):
+        Playbook(limited, store=first.store, decision_id=f"earlier-{number}").request()
+
+    _, reply = first.request()
+
+    assert isinstance(reply, RespondImmediately)
+    assert reply.status == 429
+    assert reply.headers["retry-after-ms"] == "30000"
+    assert reply.headers["retry-after"] == "30"
+    message = json.loads(reply.body)["error"]["message"]
+    assert "RateLimit/two-requests" in message
+    assert "Please try again in 30s." in message
+
+
+def test_waiting_exactly_as_told_passes_and_a_tenth_less_does_not(limited: PolicySet) -> None:
+    earlier = Playbook(limited)
+    earlier.request()
+    Playbook(limited, store=earlier.store, decision_id="second").request()
+    denied = Playbook(limited, store=earlier.store, decision_id="third")
+    _, reply = denied.request()
+    assert isinstance(reply, RespondImmediately)
+    wait_ns = int(reply.headers["retry-after-ms"]) * 1_000_000
+
+    early = Playbook(
+        limited, store=earlier.store, decision_id="early", now_ns=denied.now_ns + wait_ns * 9 // 10
+    )
+    exact = Playbook(limited, store=earlier.store, decision_id="exact", now_ns=denied.now_ns + wait_ns)
+
+    assert isinstance(early.request()[-1], RespondImmediately)
+    assert isinstance(exact.request()[-1], Continue)
+
+
+def test_garbage_is_refused_in_the_callers_dialect_and_charges_nothing(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    head = chat_head(path="/v1/messages", headers={"anthropic-version": "2023-06-01"})
+
+    _, reply = book.request(head, body=b'{"model": ')
+
+    assert isinstance(reply, RespondImmediately)
+    assert reply.status == 400
+    assert json.loads(reply.body)["type"] == "error"
+    assert book.decision.reason is Reason.BODY_MALFORMED
+    assert book.settled == []
+
+
+def test_a_post_without_a_body_is_refused_at_its_headers(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+
+    (reply,) = book.headers(chat_head(has_body=False))
+
+    assert isinstance(reply, RespondImmediately)
+    assert reply.status == 400
+
+
+def test_a_path_nobody_claims_is_refused_before_its_body_is_buffered(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+
+    (reply,) = book.headers(chat_head(path="/v1/unheard-of"))
+
+    assert isinstance(reply, RespondImmediately)
+    assert book.decision.reason is Reason.UNCLASSIFIED
+
+
+def test_a_body_announced_too_large_is_refused_before_it_is_buffered(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+
+    (reply,) = book.headers(chat_head(headers={"content-length": "1000001"}))
+
+    assert isinstance(reply, RespondImmediately)
+    assert reply.status == 413
+
+
+def test_envoys_own_413_is_said_in_the_callers_dialect(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    book.headers()
+
+    (reply,) = book.answer_headers(status=413, is_local_reply=True, reached_upstream=False)
+
+    assert isinstance(reply, RespondImmediately)
+    assert reply.status == 413
+    assert json.loads(reply.body)["error"]["message"]
+    assert book.decision.reason is Reason.BODY_TOO_LARGE
+
+
+def test_another_answer_of_envoys_passes_with_the_decision_id(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    book.headers()
+
+    (reply,) = book.answer_headers(status=408, is_local_reply=True, reached_upstream=False)
+
+    assert isinstance(reply, Continue)
+    assert reply.set_headers == {"x-ai-policy-decision-id": "decision-1"}
+
+
+def test_a_list_of_models_needs_no_body_and_takes_a_request_but_no_tokens(limited: PolicySet) -> None:
+    book = Playbook(limited)
+
+    (said,) = book.headers(chat_head(method="GET", path="/v1/models", has_body=False))
+    (headers,) = book.answer_headers()
+    book.close()
+
+    assert isinstance(said, Continue)
+    assert said.phase is RequestHeaders
+    assert isinstance(headers, Continue)
+    assert headers.read_response_body == ""
+    assert book.decision.request is not None
+    assert book.decision.request.operation == "control"
+    assert {o.charge.unit for o in book.decision.outcomes} == {"requests"}
+
+
+# --- things that overtake each other
+
+
+def test_a_client_that_leaves_while_we_count_charges_nothing(limited: PolicySet) -> None:
+    book = Playbook(limited, holds=(Understand,))
+    book.request()
+
+    book.close()
+    said = book.play(Understood(at_ns=book.now_ns))
+
+    assert said == []
+    assert book.session.state is State.ABANDONED
+    assert book.settled == []
+
+
+def test_a_client_that_leaves_while_we_reserve_gets_everything_back(limited: PolicySet) -> None:
+    book = Playbook(limited, holds=(Reserve,))
+    book.request()
+    (reserve,) = book.held
+
+    book.close()
+    book.do(reserve)
+
+    assert book.session.state is State.ABANDONED
+    assert set(book.settlement.amounts.values()) == {0}
+    after = Playbook(limited, store=book.store, decision_id="next")
+    after.request()
+    assert all(o.used == 0 for o in after.decision.outcomes)
+
+
+def test_our_deadline_while_counting_denies(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies, holds=(Understand,))
+    book.request()
+
+    (reply,) = book.play(DeadlinePassed(at_ns=book.now_ns))
+
+    assert isinstance(reply, RespondImmediately)
+    assert reply.status == 503
+    assert book.decision.error_type == "deadline_exceeded"
+
+
+@pytest.mark.parametrize("failure", [StoreFailed, DeadlinePassed])
+def test_a_silent_store_means_what_each_limit_says(tmp_path: Path, failure: type) -> None:
+    lenient = Playbook(load(tmp_path / "lenient", REQUESTS), holds=(Reserve,))
+    strict = Playbook(load(tmp_path / "strict", REQUESTS, CLOSED_STORE), holds=(Reserve,))
+    lenient.request()
+    strict.request()
+
+    (allowed,) = lenient.play(failure(at_ns=lenient.now_ns))
+    (denied,) = strict.play(failure(at_ns=strict.now_ns))
+
+    assert isinstance(allowed, Continue)
+    assert isinstance(denied, RespondImmediately)
+    assert denied.status == 503
+    assert denied.details == "ai_policy_denied[RateLimit/must-count]"
+
+
+def test_what_a_late_store_took_is_given_back(tmp_path: Path) -> None:
+    book = Playbook(load(tmp_path / "late", REQUESTS), holds=(Reserve,))
+    book.request()
+    book.play(DeadlinePassed(at_ns=book.now_ns))
+    (reserve,) = book.held
+
+    book.do(reserve)
+
+    assert set(book.settled[0].amounts.values()) == {0}
+
+
+def test_envoys_answer_overtakes_ours_while_we_count(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies, holds=(Understand,))
+    book.request()
+
+    (reply,) = book.answer_headers(status=504, is_local_reply=True, reached_upstream=False)
+
+    assert isinstance(reply, Continue)
+    assert book.session.state is State.ABANDONED
+
+
+def test_request_trailers_are_answered_after_the_body(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies, holds=(Understand,))
+    book.request()
+    (understand,) = book.held
+
+    assert book.play(RequestTrailers(at_ns=book.now_ns)) == []
+    before = len(book.said)
+    book.do(understand)
+
+    assert [said.phase for said in book.said[before:] if isinstance(said, Continue)] == [
+        RequestBody,
+        RequestTrailers,
+    ]
+
+
+def test_the_output_of_an_aborted_answer_is_counted_after_everything_was_said(limited: PolicySet) -> None:
+    book = Playbook(limited, holds=(CountOutput,))
+    book.request(body=chat_body(stream=True))
+    book.answer_headers(headers=STREAM_HEADERS)
+    book.answer_body(sse(delta("hello")), end=True)
+    (count,) = book.held
+    assert book.settled == []
+
+    book.close()
+    book.do(count)
+
+    assert book.settlement.usage.output_tokens == len("hello")
+
+
+# --- the table itself
+
+
+def test_a_message_out_of_order_is_a_violation_and_changes_nothing(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+
+    with pytest.raises(ProtocolViolation):
+        book.play(ResponseTrailers(at_ns=book.now_ns))
+
+    assert book.session.state is State.START
+    assert isinstance(book.headers()[0], Continue)
+
+
+def test_an_answer_to_a_request_that_was_never_inspected_is_a_violation(open_policies: PolicySet) -> None:
+    """A body that skips us (request_body_mode NONE) must not be let through."""
+    book = Playbook(open_policies)
+    book.headers()
+
+    with pytest.raises(ProtocolViolation):
+        book.answer_body(ANSWER)
+
+
+def test_every_state_is_reachable_and_every_handler_exists(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    targets = {target for _, ends in TRANSITIONS.values() for target in ends}
+
+    assert targets | {State.START} == set(State)
+    assert all(hasattr(book.session, f"_{handler}") for handler, _ in TRANSITIONS.values())
+
+
+def test_the_stream_may_close_in_every_state() -> None:
+    assert all((state, StreamClosed) in TRANSITIONS for state in State)
+
+
+def test_a_late_reservation_is_given_back_in_every_state_but_the_one_that_waits_for_it() -> None:
+    handlers = {state: TRANSITIONS[state, ChargesReserved][0] for state in State}
+
+    assert handlers.pop(State.RESERVING) == "on_charges_reserved"
+    assert set(handlers.values()) == {"on_late_reservation"}
+
+
+def test_the_diagram_names_every_state() -> None:
+    text = diagram()
+
+    assert all(state.value in text for state in State)
+
+
+def test_an_upstream_success_before_any_verdict_is_never_passed(open_policies: PolicySet) -> None:
+    """Nothing was forwarded, so a 200 here means that Envoy sent the request around us."""
+    book = Playbook(open_policies)
+    book.headers()
+
+    with pytest.raises(ProtocolViolation):
+        book.play(ResponseHeaders(at_ns=book.now_ns, status=200))
+
+
+def test_settling_comes_after_the_answer(open_policies: PolicySet) -> None:
+    """A slow store must not delay the last byte."""
+    book = Playbook(open_policies)
+    book.request()
+    book.answer_headers()
+
+    actions = book.session.receive(ResponseBody(at_ns=book.now_ns, body=ANSWER, end_of_stream=True))
+
+    kinds = [type(action) for action in actions]
+    assert kinds.index(Continue) < kinds.index(Settle)
