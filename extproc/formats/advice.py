@@ -20,7 +20,7 @@ MAX_RETRY_MS = 60_000
 _MS = 1000
 _MINUTE_MS = 60 * _MS
 _HOUR_MS = 60 * _MINUTE_MS
-_LAST_SECOND = int(datetime.max.replace(tzinfo=UTC).timestamp())
+_LAST_SECOND = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 
 def denial_headers(denial: Denial) -> dict[str, str]:

@@ -6,6 +6,7 @@ DeepSeek, Mistral, vLLM and xAI.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
@@ -13,6 +14,8 @@ from extproc.formats.sse import SSEEvent
 from extproc.model import Usage
 
 _DONE = b"[DONE]"
+# Spares parsing every chunk of a stream to find the one.
+_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
 class OpenAIChatAnswers:
@@ -94,7 +97,7 @@ def read_usage(usage: JSON) -> Usage | None:
 
 def is_usage_chunk(event_data: bytes) -> bool:
     """Whether a chunk carries usage and nothing else; Azure's first chunk has no choices either."""
-    if b'"usage"' not in event_data:
+    if not _NO_CHOICES.search(event_data):
         return False
     chunk = event_object(event_data)
     return chunk.get("choices") == [] and isinstance(chunk.get("usage"), dict) and "error" not in chunk

@@ -33,9 +33,6 @@ KNOWN_FIELDS = frozenset(
     }
 )
 
-# Possessive, so that a long string costs no backtracking stack.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
 _MAYBE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
 
@@ -46,14 +43,17 @@ def parse_json(data: bytes) -> dict[str, Any]:
     Raises `RequestRefused` (400) naming problem and place, never the text found there.
     """
     text = _utf8(data)
-    _check_nesting(data)
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         problem = error.msg.partition(":")[0]
         raise malformed(f"is not JSON: {problem} (line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        # The parser itself stops at about a thousand levels, long before the stack ends.
+        raise _nested() from None
     if not isinstance(value, dict):
         raise malformed("is not a JSON object at its top level")
+    _check_nesting(data, value)
     _check_case(value)
     if _MAYBE_SURROGATE.search(data):
         _check_surrogates(value)
@@ -84,14 +84,23 @@ def _utf8(data: bytes) -> str:
         raise malformed(f"is not UTF-8 at byte {error.start}") from None
 
 
-def _check_nesting(data: bytes) -> None:
+def _check_nesting(data: bytes, value: dict[str, Any]) -> None:
     if data.count(b"[") + data.count(b"{") <= MAX_NESTING:
         return
-    depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_NESTING:
-            raise malformed(f"is nested deeper than {MAX_NESTING} levels")
+    level: list[Any] = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if isinstance(container, dict) else container)
+            if isinstance(child, dict | list)
+        ]
+    if level:
+        raise _nested()
+
+
+def _nested() -> RequestRefused:
+    return malformed(f"is nested deeper than {MAX_NESTING} levels")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -143,16 +152,21 @@ def _strings(value: Any, pointer: str) -> Iterator[tuple[str, str]]:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > MAX_NUMBER_CHARS:
-        raise malformed(f"has a number of more than {MAX_NUMBER_CHARS} digits")
+    _check_length(digits)
     return int(digits)
 
 
 def _float(digits: str) -> float:
-    number = float(digits) if len(digits) <= MAX_NUMBER_CHARS else math.inf
+    _check_length(digits)
+    number = float(digits)
     if not math.isfinite(number):
         raise malformed("has a number beyond the range of a double")
     return number
+
+
+def _check_length(digits: str) -> None:
+    if len(digits) > MAX_NUMBER_CHARS:
+        raise malformed(f"has a number of more than {MAX_NUMBER_CHARS} digits")
 
 
 def _constant(_name: str) -> NoReturn:

@@ -1,0 +1,139 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extproc.errors import RequestRefused
+from extproc.formats.anthropic_messages import AnthropicMessages
+from extproc.formats.base import ParsedRequest
+from extproc.formats.strict_json import parse_json
+from extproc.model import PromptImage
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "anthropic_messages"
+MESSAGES = AnthropicMessages()
+HELLO: dict[str, Any] = {
+    "model": "claude-sonnet-4-5",
+    "max_tokens": 10,
+    "messages": [{"role": "user", "content": "hi"}],
+}
+
+
+def parse(body: dict[str, Any], path: str = "/v1/messages") -> ParsedRequest:
+    call = MESSAGES.claim("POST", path, {})
+    assert call is not None
+    return MESSAGES.parse_request(body, call)
+
+
+def recorded() -> ParsedRequest:
+    return parse(parse_json((FIXTURES / "request.json").read_bytes()))
+
+
+def test_a_full_body_is_read_in_the_words_of_policies() -> None:
+    request = recorded().request
+
+    assert (request.api, request.provider, request.operation) == ("anthropic_messages", "anthropic", "chat")
+    assert request.models == ("claude-sonnet-4-5", "claude-haiku-4-5")
+    assert (request.stream, request.wants_usage_chunk, request.choices) == (True, True, 1)
+    assert (request.message_count, request.max_output_tokens, request.temperature) == (3, 2048, 0.5)
+    assert request.tools == ("look_up", "web_search", "tickets")
+    assert request.modalities == ("file", "image", "text")
+    assert request.end_user == "user-7"
+
+
+def test_the_prompt_holds_everything_the_model_reads() -> None:
+    prompt = recorded().prompt
+
+    assert [(message.role, message.text) for message in prompt.messages] == [
+        ("system", "Be brief."),
+        ("user", "What is in these?\nNotes\nBuy milk."),
+        ("assistant", 'I should look.\nlook_up\n{"term":"milk"}'),
+        ("user", "White liquid."),
+    ]
+    assert prompt.images == (
+        PromptImage(width_px=640, height_px=480),
+        PromptImage(width_px=None, height_px=None),
+    )
+    assert json.loads(prompt.tools[0])["name"] == "look_up"
+
+
+def test_system_may_be_one_string() -> None:
+    assert parse(HELLO | {"system": "Be brief."}).prompt.messages[0].text == "Be brief."
+
+
+def test_counting_tokens_is_control() -> None:
+    request = parse(HELLO, "/v1/messages/count_tokens").request
+
+    assert (request.operation, request.model) == ("control", "claude-sonnet-4-5")
+
+
+def test_a_block_of_unknown_kind_is_counted_as_text() -> None:
+    body = HELLO | {"messages": [{"role": "user", "content": [{"type": "hologram", "aura": "boo"}]}]}
+
+    assert "boo" in parse(body).prompt.messages[0].text
+
+
+def test_nested_content_is_read() -> None:
+    source = {"type": "content", "content": [{"type": "text", "text": "inside"}]}
+    blocks = [
+        {"type": "document", "source": source},
+        {
+            "type": "search_result",
+            "source": "s",
+            "title": "t",
+            "content": [{"type": "text", "text": "found"}],
+        },
+        {"type": "tool_result", "tool_use_id": "x", "content": "plain"},
+        {"type": "container_upload", "file_id": "f"},
+    ]
+    parsed = parse(HELLO | {"messages": [{"role": "user", "content": blocks}], "container": "c"})
+
+    assert parsed.prompt.messages[0].text == "inside\ns\nt\nfound\nplain"
+    assert parsed.request.modalities == ("file", "text")
+    assert parsed.request.has_state
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"model": None}, "/model "),
+        ({"messages": None}, "/messages "),
+        ({"messages": [5]}, "/messages/0 "),
+        ({"messages": [{"role": "user", "content": 5}]}, "/messages/0/content "),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": {}}]}]},
+            "/messages/0/content/0/text ",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": 5}]}]},
+            "/messages/0/content/0/content ",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": "x"}]}]},
+            "/messages/0/content/0/source ",
+        ),
+        ({"messages": [{"role": "user", "CONTENT": "ho"}]}, "/messages/0 "),
+        ({"system": 5}, "/system "),
+        ({"system": [{"type": "text", "text": 5}]}, "/system/0/text "),
+        ({"max_tokens": 0}, "/max_tokens "),
+        ({"max_tokens": "10"}, "/max_tokens "),
+        ({"stream": "yes"}, "/stream "),
+        ({"metadata": {"user_id": 5}}, "/metadata/user_id "),
+        ({"metadata": "me"}, "/metadata "),
+        ({"temperature": []}, "/temperature "),
+        ({"tools": [{"name": 5}]}, "/tools/0/name "),
+        ({"fallbacks": [{"model": " x"}]}, "/fallbacks/0/model "),
+        ({"mcp_servers": {}}, "/mcp_servers "),
+    ],
+)
+def test_a_wrong_type_is_400_and_names_its_place(change: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        parse(HELLO | change)
+
+    assert caught.value.status == 400
+    assert caught.value.message.startswith(pointer)
+
+
+def test_a_stream_reports_usage_unasked() -> None:
+    assert MESSAGES.ask_for_usage(HELLO | {"stream": True}) is None
+    assert not MESSAGES.is_usage_chunk(b'{"type":"message_delta","usage":{"output_tokens":1}}')

@@ -1,0 +1,126 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.formats import FORMATS
+from extproc.formats.classify import claim, clean_path, dialect
+from extproc.model import RequestHead
+
+ANTHROPIC = {"anthropic-version": "2023-06-01"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "claimed"),
+    [
+        ("POST", "/v1/chat/completions", {}, ("openai_chat", "chat")),
+        ("POST", "/v1/chat/completions/", {}, ("openai_chat", "chat")),
+        ("POST", "/v1/chat/completions?x=%2F..", {}, ("openai_chat", "chat")),
+        ("POST", "/v1/chat%5Fcompletions", {}, None),
+        ("POST", "/v1/%63hat/completions", {}, ("openai_chat", "chat")),
+        ("GET", "/v1/models", {}, ("openai_chat", "control")),
+        ("GET", "/v1/models/ft%3Agpt-4o:org::id", {}, ("openai_chat", "control")),
+        ("GET", "/v1/models", ANTHROPIC, ("anthropic_messages", "control")),
+        ("GET", "/v1/models/claude-sonnet-4-5", ANTHROPIC, ("anthropic_messages", "control")),
+        ("POST", "/v1/messages", {}, ("anthropic_messages", "chat")),
+        ("POST", "/v1/messages?beta=true", ANTHROPIC, ("anthropic_messages", "chat")),
+        ("POST", "/v1/messages/count_tokens", {}, ("anthropic_messages", "control")),
+        (
+            "OPTIONS",
+            "/v1/messages",
+            {"access-control-request-method": "POST"},
+            ("anthropic_messages", "control"),
+        ),
+        ("OPTIONS", "/v1/messages", {}, None),
+        ("GET", "/v1/chat/completions", {}, None),
+        ("post", "/v1/chat/completions", {}, None),
+        ("DELETE", "/v1/models/x", {}, None),
+        ("POST", "/v1/models", {}, None),
+        ("POST", "/v1/messages/batches", {}, None),
+        ("POST", "/V1/chat/completions", {}, None),
+        ("POST", "/v1/chat/completions//", {}, None),
+        ("POST", "/x/v1/chat/completions", {}, None),
+        ("POST", "/invocations", {}, None),
+        ("POST", "v1/chat/completions", {}, None),
+        ("POST", "http://host/v1/chat/completions", {}, None),
+        ("POST", "", {}, None),
+    ],
+)
+def test_a_call_is_its_method_and_exact_path(
+    method: str, path: str, headers: dict[str, str], claimed: tuple[str, str] | None
+) -> None:
+    call = claim(method, path, headers)
+
+    assert (None if call is None else (call.api, call.operation)) == claimed
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/./chat/completions",
+        "/v1/x/../chat/completions",
+        "/v1/chat/completions/..",
+        "/v1/chat/completions/.",
+        "/v1//chat/completions",
+        "//v1/chat/completions",
+        "/v1/chat/completions;x=1",
+        "/v1/models/..;/chat/completions",
+        "/v1/chat\\completions",
+        "/v1/chat%2Fcompletions",
+        "/v1/chat%2fcompletions",
+        "/v1/chat%5Ccompletions",
+        "/v1/%2e%2e/v1/chat/completions",
+        "/v1/chat%252Fcompletions",
+        "/v1/chat/completions%00",
+        "/v1/chat/completions%0a",
+        "/v1/chat/completions%3Bx",
+        "/v1/chat/completions%",
+        "/v1/chat/completions%zz",
+        "/v1/models/%ff",
+        "/v1/models/é",
+        "/v1/models/a b",
+        "/v1/models/a#b",
+        "/v1/models/a\n",
+    ],
+)
+def test_a_path_with_two_readings_is_nobodys(path: str) -> None:
+    assert clean_path(path) is None
+    assert claim("POST", path, {}) is None
+    assert claim("GET", path, {}) is None
+
+
+@pytest.mark.parametrize("header", ["x-http-method-override", "x-http-method", "x-method-override"])
+def test_a_method_override_makes_a_call_nobodys(header: str) -> None:
+    assert claim("POST", "/v1/chat/completions", {header: "GET"}) is None
+
+
+@given(st.text() | st.text(alphabet="/.%2eEfF5cC;\\v1").map(lambda text: "/" + text))
+def test_a_clean_path_reads_the_same_when_decoded_and_resolved_again(path: str) -> None:
+    clean = clean_path(path)
+
+    if clean is not None:
+        assert clean.startswith("/")
+        assert "%" not in clean
+        assert not {".", ".."} & set(clean.split("/"))
+        assert "//" not in clean
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "name"),
+    [
+        ("/v1/messages/batches", {}, "anthropic_messages"),
+        ("/v1/messages?beta=true", {"authorization": "Bearer x"}, "anthropic_messages"),
+        ("/v1/chat/nonsense", ANTHROPIC, "openai_chat"),
+        ("/unknown", ANTHROPIC, "anthropic_messages"),
+        ("/unknown", {"x-api-key": "x"}, "anthropic_messages"),
+        ("/unknown", {"authorization": "Bearer x"}, "openai_chat"),
+        ("", {}, "openai_chat"),
+    ],
+)
+def test_an_error_speaks_the_dialect_of_path_then_headers(
+    path: str, headers: dict[str, str], name: str
+) -> None:
+    assert dialect(RequestHead(method="POST", host="h", path=path, headers=headers)).name == name
+
+
+def test_the_registry_is_keyed_by_name() -> None:
+    assert all(name == each.name for name, each in FORMATS.items())

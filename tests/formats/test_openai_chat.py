@@ -1,0 +1,212 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extproc.decision import Reason
+from extproc.errors import RequestRefused
+from extproc.formats.base import ParsedRequest
+from extproc.formats.openai_chat import OpenAIChat
+from extproc.formats.strict_json import parse_json
+from extproc.model import PromptImage
+
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "openai_chat"
+CHAT = OpenAIChat()
+HELLO: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def parse(body: dict[str, Any]) -> ParsedRequest:
+    call = CHAT.claim("POST", "/v1/chat/completions", {})
+    assert call is not None
+    return CHAT.parse_request(body, call)
+
+
+def recorded() -> ParsedRequest:
+    return parse(parse_json((FIXTURES / "request.json").read_bytes()))
+
+
+def test_a_full_body_is_read_in_the_words_of_policies() -> None:
+    request = recorded().request
+
+    assert (request.api, request.provider, request.operation) == ("openai_chat", "openai", "chat")
+    assert request.model == "gpt-4o-mini"
+    assert request.models == ("gpt-4o-mini", "openai/gpt-4o-mini", "mistralai/mistral-small")
+    assert (request.stream, request.wants_usage_chunk) == (True, False)
+    assert (request.choices, request.message_count, request.max_output_tokens) == (3, 4, 400)
+    assert request.tools == ("get_weather", "run_sql", "old_style")
+    assert request.modalities == ("audio", "file", "image", "text")
+    assert request.end_user == "hash-of-user-7"
+    assert request.temperature == 1.0
+    assert not request.has_state
+
+
+def test_the_prompt_holds_everything_the_model_reads() -> None:
+    prompt = recorded().prompt
+
+    assert [(message.role, message.name) for message in prompt.messages] == [
+        ("system", None),
+        ("user", "ada"),
+        ("assistant", None),
+        ("tool", None),
+        ("system", None),
+    ]
+    assert prompt.messages[1].text == "Was zeigt das Bild? 🌍"
+    assert prompt.messages[2].text == 'get_weather\n{"city":"Bern"}'
+    assert '"name":"answer"' in prompt.messages[4].text
+    assert prompt.images == (
+        PromptImage(width_px=640, height_px=480, detail="low"),
+        PromptImage(width_px=None, height_px=None),
+    )
+    assert [json.loads(tool).get("name", "") for tool in prompt.tools] == ["", "", "old_style"]
+
+
+def test_a_bare_body_gets_the_defaults() -> None:
+    request = parse(HELLO).request
+
+    assert (request.stream, request.choices, request.max_output_tokens) == (False, 1, None)
+    assert (request.end_user, request.temperature, request.wants_usage_chunk) == ("", None, True)
+    assert (request.models, request.modalities, request.tools) == (("gpt-4o-mini",), ("text",), ())
+
+
+def test_null_is_absent() -> None:
+    nulls = dict.fromkeys(
+        (
+            "stream",
+            "n",
+            "max_tokens",
+            "temperature",
+            "tools",
+            "user",
+            "stream_options",
+            "response_format",
+            "models",
+        )
+    )
+
+    assert parse(HELLO | nulls) == parse(HELLO)
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"model": None}, "/model "),
+        ({"model": ""}, "/model "),
+        ({"model": 4}, "/model "),
+        ({"model": ["gpt-4o"]}, "/model "),
+        ({"model": " gpt-4o"}, "/model "),
+        ({"model": "gpt-4o\n"}, "/model "),
+        ({"model": "gpt\u200b-4o"}, "/model "),
+        ({"model": "m" * 257}, "/model "),
+        ({"models": "gpt-4o"}, "/models "),
+        ({"models": ["gpt-4o", 7]}, "/models/1 "),
+        ({"fallbacks": [{"model": 7}]}, "/fallbacks/0/model "),
+        ({"messages": None}, "/messages "),
+        ({"messages": "hi"}, "/messages "),
+        ({"messages": {"role": "user"}}, "/messages "),
+        ({"messages": ["hi"]}, "/messages/0 "),
+        ({"messages": [{"content": "hi"}]}, "/messages/0/role "),
+        ({"messages": [{"role": 1, "content": "hi"}]}, "/messages/0/role "),
+        ({"messages": [{"role": "user", "content": 5}]}, "/messages/0/content "),
+        ({"messages": [{"role": "user", "content": {"text": "hi"}}]}, "/messages/0/content "),
+        ({"messages": [{"role": "user", "content": ["hi"]}]}, "/messages/0/content/0 "),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            "/messages/0/content/0/text ",
+        ),
+        ({"messages": [{"role": "user", "content": "hi", "Content": "ho"}]}, "/messages/0 "),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "TEXT": "ho"}]}]},
+            "/messages/0/content/0 ",
+        ),
+        ({"stream": "true"}, "/stream "),
+        ({"stream": 1}, "/stream "),
+        ({"stream_options": []}, "/stream_options "),
+        ({"stream_options": {"include_usage": "yes"}}, "/stream_options/include_usage "),
+        ({"stream_options": {"Include_Usage": True}}, "/stream_options "),
+        ({"n": "5"}, "/n "),
+        ({"n": 0}, "/n "),
+        ({"n": -1}, "/n "),
+        ({"n": True}, "/n "),
+        ({"n": 1.0}, "/n "),
+        ({"n": 2**31}, "/n "),
+        ({"max_tokens": 0}, "/max_tokens "),
+        ({"max_tokens": -5}, "/max_tokens "),
+        ({"max_tokens": True}, "/max_tokens "),
+        ({"max_completion_tokens": "9"}, "/max_completion_tokens "),
+        ({"temperature": "1"}, "/temperature "),
+        ({"temperature": True}, "/temperature "),
+        ({"user": 7}, "/user "),
+        ({"tools": {"type": "function"}}, "/tools "),
+        ({"tools": ["x"]}, "/tools/0 "),
+        ({"tools": [{"type": "function", "function": {"name": 5}}]}, "/tools/0/function/name "),
+        ({"functions": [{"name": []}]}, "/functions/0/name "),
+        ({"response_format": "json"}, "/response_format "),
+    ],
+)
+def test_a_wrong_type_is_400_and_names_its_place(change: dict[str, Any], pointer: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        parse(HELLO | {"stream": True} | change)
+
+    assert (caught.value.status, caught.value.code) == (400, Reason.BODY_MALFORMED)
+    assert caught.value.message.startswith(pointer)
+
+
+def test_a_body_of_another_call_is_told_what_is_missing() -> None:
+    with pytest.raises(RequestRefused, match="/messages is required"):
+        parse({"model": "gpt-4o-mini", "prompt": "Once upon a time"})
+
+
+@pytest.mark.parametrize(
+    ("ceilings", "largest"),
+    [
+        ({"max_tokens": 5}, 5),
+        ({"max_completion_tokens": 6}, 6),
+        ({"max_tokens": 7, "max_completion_tokens": 6}, 7),
+        ({"max_tokens": None, "max_completion_tokens": 6}, 6),
+    ],
+)
+def test_the_larger_ceiling_counts(ceilings: dict[str, Any], largest: int) -> None:
+    assert parse(HELLO | ceilings).request.max_output_tokens == largest
+
+
+def test_a_part_of_unknown_kind_is_counted_as_text() -> None:
+    body = HELLO | {"messages": [{"role": "user", "content": [{"type": "hologram", "text": "boo"}]}]}
+
+    assert "boo" in parse(body).prompt.messages[0].text
+
+
+def test_state_kept_by_the_provider_is_noticed() -> None:
+    assert parse(HELLO | {"previous_response_id": "resp_1"}).request.has_state
+
+
+def test_built_in_search_is_a_tool() -> None:
+    assert parse(HELLO | {"web_search_options": {}}).request.tools == ("web_search",)
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({}, {"include_usage": True}),
+        ({"stream_options": None}, {"include_usage": True}),
+        ({"stream_options": {"include_usage": False}}, {"include_usage": True}),
+        (
+            {"stream_options": {"include_obfuscation": False}},
+            {"include_obfuscation": False, "include_usage": True},
+        ),
+        ({"stream_options": {"include_usage": True}}, None),
+    ],
+)
+def test_a_stream_is_made_to_report_usage(options: dict[str, Any], asked: dict[str, Any] | None) -> None:
+    body = HELLO | {"stream": True} | options
+    before = json.dumps(body)
+    changed = CHAT.ask_for_usage(body)
+
+    assert changed == (None if asked is None else body | {"stream_options": asked})
+    assert json.dumps(body) == before
+    assert parse(body).request.wants_usage_chunk is (asked is None)
+
+
+def test_an_answer_in_one_piece_is_not_asked_for_usage() -> None:
+    assert CHAT.ask_for_usage(HELLO) is None
+    assert CHAT.ask_for_usage(HELLO | {"stream": False}) is None
