@@ -25,6 +25,9 @@ _MODELS_PATH = "/v1/models"
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "function_call", "refusal", "audio"})
 _PART_KEYS = frozenset({"type", "text", "refusal", "image_url", "input_audio", "file", "video_url"})
 _STREAM_OPTION_KEYS = frozenset({"include_usage"})
+# No role of the API, so that no counter takes the prompt for plain text: recorded requests with a
+# schema come to 5 to 10 % less than text and frame say.
+_SCHEMA_ROLE = "response_format"
 _STATE_KEYS = ("previous_response_id", "conversation")
 
 
@@ -225,7 +228,10 @@ def _read_tools(body: JSON) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _read_response_format(body: JSON, content: Content) -> None:
     """A JSON schema is part of the prompt that the provider bills."""
-    schema = fields.mapping(body, "response_format").get("json_schema")
-    if schema is not None:
-        content.text(compact_json(schema))
-        content.end_message("system")
+    at = "/response_format"
+    wanted = fields.mapping(fields.mapping(body, "response_format"), "json_schema", at)
+    if wanted:
+        for key in ("name", "description"):
+            content.text(fields.string(wanted, key, f"{at}/json_schema"))
+        content.text(compact_json(wanted.get("schema")))
+        content.end_message(_SCHEMA_ROLE)

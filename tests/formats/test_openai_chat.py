@@ -49,11 +49,11 @@ def test_the_prompt_holds_everything_the_model_reads() -> None:
         ("user", "ada"),
         ("assistant", None),
         ("tool", None),
-        ("system", None),
+        ("response_format", None),
     ]
     assert prompt.messages[1].text == "Was zeigt das Bild? 🌍"
     assert prompt.messages[2].text == 'get_weather\n{"city":"Bern"}'
-    assert '"name":"answer"' in prompt.messages[4].text
+    assert prompt.messages[4].text == 'answer\n{"type":"object","properties":{"text":{"type":"string"}}}'
     assert prompt.images == (
         PromptImage(width_px=640, height_px=480, detail="low"),
         PromptImage(width_px=None, height_px=None),
@@ -142,6 +142,7 @@ def test_null_is_absent() -> None:
         ({"tools": [{"type": "function", "function": {"name": 5}}]}, "/tools/0/function/name "),
         ({"functions": [{"name": []}]}, "/functions/0/name "),
         ({"response_format": "json"}, "/response_format "),
+        ({"response_format": {"json_schema": []}}, "/response_format/json_schema "),
     ],
 )
 def test_a_wrong_type_is_400_and_names_its_place(change: dict[str, Any], pointer: str) -> None:
