@@ -20,7 +20,7 @@ Pair = tuple[TokenEstimate, int, str]
 
 def exchanges(provider: str, operation: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     if not CORPUS.is_dir():
-        pytest.skip("the recorded exchanges are not beside this repository")
+        pytest.skip("the recorded exchanges of shared/corpus are not beside this repository")
     for path in sorted(CORPUS.glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             for line in lines:
