@@ -1,0 +1,123 @@
+import pytest
+
+from extproc.decision import Charge, ChargeOutcome, Decision, Effect, PolicyRef, Reason, Unit
+from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
+from extproc.policy.accounting import Ending, settle
+
+RESERVED = {Unit.REQUESTS: 1, Unit.TOKENS: 600, Unit.INPUT_TOKENS: 100, Unit.OUTPUT_TOKENS: 500}
+
+
+def outcome(unit: Unit, reserved: int) -> ChargeOutcome:
+    charge = Charge(
+        policy=PolicyRef("RateLimit", unit), counter=unit, unit=unit, amount=reserved, minimum=reserved,
+        rate_amount=1000, rate_per_us=60_000_000, burst=1000,
+    )  # fmt: skip
+    return ChargeOutcome(
+        charge=charge, granted=True, reserved=reserved, used=0, remaining=0, wait_us=0, reset_us=0
+    )
+
+
+def decision(*, operation: str = "chat", units: tuple[Unit, ...] = tuple(Unit)) -> Decision:
+    return Decision(
+        id="d",
+        effect=Effect.ALLOW,
+        enforced_effect=Effect.ALLOW,
+        reason=Reason.ALLOWED,
+        determining=None,
+        findings=(),
+        revision="r",
+        started_at_ns=0,
+        decided_at_ns=0,
+        head=RequestHead(method="POST", host="h", path="/"),
+        request=AIRequest(api="openai_chat", provider="openai", operation=operation),
+        tokens=TokenEstimate(input=100, max_output=500),
+        outcomes=tuple(outcome(unit, RESERVED[unit]) for unit in units),
+    )
+
+
+WHOLE = Usage(input_tokens=90, output_tokens=40, reasoning_output_tokens=10)
+ZERO = Usage(input_tokens=0, output_tokens=0)
+
+TABLE: dict[str, tuple[Ending, Basis, int | None, int | None, tuple[int, int, int, int]]] = {
+    "reported by the provider": (
+        Ending(status=200, usage=WHOLE, finished=True), Basis.PROVIDER, 90, 40, (1, 130, 90, 40),
+    ),
+    "zero reported is zero": (
+        Ending(status=200, usage=ZERO, finished=True), Basis.PROVIDER, 0, 0, (1, 0, 0, 0),
+    ),
+    "more reported than reserved": (
+        Ending(status=200, usage=Usage(input_tokens=2000, output_tokens=9000), finished=True),
+        Basis.PROVIDER, 2000, 9000, (1, 11000, 2000, 9000),
+    ),
+    "an error that reports usage": (
+        Ending(status=500, usage=WHOLE, finished=True), Basis.PROVIDER, 90, 40, (1, 130, 90, 40),
+    ),
+    "no usage, body observed": (
+        Ending(status=200, body_observed=True, finished=True, observed_output_tokens=30),
+        Basis.TOKENIZER, 100, 30, (1, 130, 100, 30),
+    ),
+    "no usage, nothing in the body": (
+        Ending(status=200, body_observed=True), Basis.TOKENIZER, 100, 0, (1, 100, 100, 0),
+    ),
+    "no usage, body not observed": (Ending(status=200), Basis.RESERVED, 100, 500, (1, 600, 100, 500)),
+    "cut after some usage, more seen": (
+        Ending(status=200, usage=Usage(input_tokens=90, output_tokens=1), body_observed=True,
+               observed_output_tokens=30),
+        Basis.PARTIAL, 90, 30, (1, 120, 90, 30),
+    ),
+    "cut after some usage, less seen": (
+        Ending(status=200, usage=WHOLE, body_observed=True, observed_output_tokens=30),
+        Basis.PARTIAL, 90, 40, (1, 130, 90, 40),
+    ),
+    "usage without its input": (
+        Ending(status=200, usage=Usage(output_tokens=40), finished=True),
+        Basis.PARTIAL, 100, 40, (1, 140, 100, 40),
+    ),
+    "usage without anything is none": (
+        Ending(status=200, usage=Usage(), finished=True), Basis.RESERVED, 100, 500, (1, 600, 100, 500),
+    ),
+    "the provider's error": (Ending(status=429), Basis.UPSTREAM_ERROR, 0, 0, (1, 0, 0, 0)),
+    "a redirect": (Ending(status=302), Basis.UPSTREAM_ERROR, 0, 0, (1, 0, 0, 0)),
+    "a reset after the upstream was reached": (
+        Ending(status=503, is_local_reply=True), Basis.UPSTREAM_ERROR, 0, 0, (1, 0, 0, 0),
+    ),
+    "timed out at the upstream": (
+        Ending(status=504, is_local_reply=True, timed_out=True), Basis.RESERVED, 100, 500, (1, 600, 100, 500),
+    ),
+    "never reached the upstream": (
+        Ending(status=503, is_local_reply=True, reached_upstream=False),
+        Basis.LOCAL_REPLY, 0, 0, (0, 0, 0, 0),
+    ),
+    "client gone before the headers": (Ending(), Basis.RESERVED, 100, 500, (1, 600, 100, 500)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_each_row_of_the_settlement_table(row: str) -> None:
+    ending, basis, given, made, amounts = TABLE[row]
+
+    settled_basis, usage, settled = settle(decision(), ending)
+
+    assert settled_basis is basis
+    assert (usage.input_tokens, usage.output_tokens) == (given, made)
+    assert settled == dict(zip(Unit, amounts, strict=True))
+
+
+def test_what_the_provider_said_beyond_the_totals_is_kept() -> None:
+    assert settle(decision(), Ending(status=200, usage=WHOLE, finished=True))[1] == WHOLE
+    cut = settle(decision(), Ending(status=200, usage=WHOLE, observed_output_tokens=99))[1]
+    assert cut == Usage(input_tokens=90, output_tokens=99, reasoning_output_tokens=10)
+
+
+def test_without_a_token_limit_nobody_knows_what_was_reserved() -> None:
+    basis, usage, amounts = settle(decision(units=(Unit.REQUESTS,)), Ending(status=200))
+
+    assert (basis, usage) == (Basis.RESERVED, Usage(input_tokens=100, output_tokens=None))
+    assert amounts == {"requests": 1}
+
+
+def test_a_call_that_spends_nothing_is_charged_its_request_alone() -> None:
+    basis, usage, amounts = settle(decision(operation="control", units=(Unit.REQUESTS,)), Ending(status=200))
+
+    assert (basis, usage.input_tokens) == (Basis.RESERVED, 0)
+    assert amounts == {"requests": 1}

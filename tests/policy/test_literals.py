@@ -1,0 +1,68 @@
+import pytest
+
+from extproc.formats import FORMATS
+from extproc.policy import literals
+from extproc.policy.cel import ExpressionInvalid, Result, compile_expression
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('request.api == "openai"', "one of anthropic_messages, openai_chat"),
+        ('"openai" != request.api', "one of anthropic_messages, openai_chat"),
+        ('request.operation in ["chat", "chatt"]', "one of chat, control"),
+        ('"picture" in request.modalities', "one of audio, file, image"),
+        ('request.method == "post"', "POST"),
+        ('request.model == "GPT-4o"', "lower case: 'gpt-4o'"),
+        ('"GPT-4o" in request.models', "lower case: 'gpt-4o'"),
+        ('request.model.startsWith("GPT")', "lower case: 'gpt'"),
+        ('request.headers["X-Team"] == "a"', "lower case: 'x-team'"),
+        ('request.headers[?"X-Team"].orValue("") == "a"', "lower case: 'x-team'"),
+        ('"X-Team" in request.headers', "lower case: 'x-team'"),
+        ('request.headers["authorization"] == "a"', "use identity"),
+        ('request.headers.cookie == "a"', "use identity"),
+    ],
+)
+def test_a_comparison_that_can_never_hold_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ExpressionInvalid, match=words):
+        compile_expression(text, Result.BOOL)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'request.api == ""',  # an unclassified request
+        'request.api == request.model || "x" == "y"',
+        'request.headers["x-team"] == "Team A"',
+        'identity.team == "Team A"',
+        'request.model.contains("mini")',
+        'request.tools.exists(t, t == "Search")',
+    ],
+)
+def test_what_can_hold_is_accepted(text: str) -> None:
+    compile_expression(text, Result.BOOL)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("true", set()),
+        (
+            'identity.labels.tier == "a" && now > timestamp("2024-01-01T00:00:00Z")',
+            {"identity.labels", "now"},
+        ),
+        ("has(request.temperature)", {"request.temperature"}),
+        ('request.?model.orValue("") == "a"', {"request"}),
+        ("dyn(request) == 1", {"request"}),
+        ('request.tools.exists(request, request == "a")', {"request.tools", "request"}),
+        ('[request].exists(r, r.model == "a")', {"request"}),
+        ('{"a": tokens.input}["a"] == 1', {"tokens.input"}),
+    ],
+)
+def test_every_fact_an_expression_reads_is_known(text: str, expected: set[str]) -> None:
+    assert compile_expression(text, Result.BOOL).reads == expected
+
+
+def test_the_enumerated_facts_are_what_the_formats_yield() -> None:
+    assert set(FORMATS) == set(literals.APIS)
+    assert {wire_format.provider for wire_format in FORMATS.values()} == set(literals.PROVIDERS)

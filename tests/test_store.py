@@ -1,0 +1,262 @@
+"""One suite over every counter store."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
+
+from extproc.decision import Charge, PolicyRef, Unit
+from extproc.errors import StoreUnavailable
+from extproc.store.base import Store
+from extproc.store.memory import MemoryStore
+
+STORES: dict[str, Callable[[], Store]] = {
+    "memory": MemoryStore,
+}
+SECOND_US = 1_000_000
+PROBES = itertools.count()
+NOW_US = 1_800_000_000 * SECOND_US
+
+
+@pytest_asyncio.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    made = STORES[request.param]()
+    yield made
+    await made.close()
+
+
+def charge(
+    counter: str = "c", amount: int = 1, *, minimum: int | None = None, burst: int = 10, enforced: bool = True
+) -> Charge:
+    """A bucket of `burst` that refills one a second."""
+    return Charge(
+        policy=PolicyRef("RateLimit", counter),
+        counter=counter,
+        unit=Unit.TOKENS,
+        amount=amount,
+        minimum=amount if minimum is None else minimum,
+        rate_amount=60,
+        rate_per_us=60 * SECOND_US,
+        burst=burst,
+        enforced=enforced,
+    )
+
+
+async def used(store: Store, counter: str = "c", at_us: int = NOW_US) -> int:
+    """What a counter has used, asked without taking anything."""
+    probe = charge(counter, 10**6, burst=10)
+    (outcome,) = await store.reserve(f"probe-{next(PROBES)}", (probe,), at_us)
+    return outcome.used
+
+
+async def test_a_charge_that_fits_is_taken(store: Store) -> None:
+    (outcome,) = await store.reserve("d", (charge(amount=4),), NOW_US)
+
+    assert (outcome.granted, outcome.reserved, outcome.used, outcome.remaining) == (True, 4, 0, 6)
+    assert (outcome.wait_us, outcome.reset_us) == (0, 4 * SECOND_US)
+    assert await used(store) == 4
+
+
+async def test_a_charge_that_does_not_fit_says_how_long_to_wait(store: Store) -> None:
+    await store.reserve("a", (charge(amount=8),), NOW_US)
+
+    (outcome,) = await store.reserve("b", (charge(amount=5),), NOW_US)
+
+    assert (outcome.granted, outcome.reserved, outcome.used, outcome.remaining) == (False, 0, 8, 2)
+    assert outcome.wait_us == 3 * SECOND_US
+    assert not (await store.reserve("c", (charge(amount=5),), NOW_US + 3 * SECOND_US - 1))[0].granted
+    assert (await store.reserve("e", (charge(amount=5),), NOW_US + 3 * SECOND_US))[0].granted
+
+
+async def test_what_never_fits_has_no_wait(store: Store) -> None:
+    (outcome,) = await store.reserve("d", (charge(amount=11),), NOW_US)
+
+    assert (outcome.granted, outcome.wait_us) == (False, None)
+
+
+async def test_all_charges_are_taken_or_none(store: Store) -> None:
+    charges = (charge("a", 4), charge("b", 11), charge("s", 2, enforced=False))
+
+    outcomes = await store.reserve("d", charges, NOW_US)
+
+    assert [(outcome.granted, outcome.reserved) for outcome in outcomes] == [(True, 0), (False, 0), (True, 0)]
+    assert [await used(store, name) for name in ("a", "b", "s")] == [0, 0, 0]
+
+
+async def test_the_outcomes_are_in_the_order_of_the_charges(store: Store) -> None:
+    charges = (charge("b", 2), charge("a", 1), charge("c", 3))
+
+    assert [item.charge for item in await store.reserve("d", charges, NOW_US)] == list(charges)
+
+
+async def test_no_charges_are_granted(store: Store) -> None:
+    assert await store.reserve("d", (), NOW_US) == ()
+
+
+async def test_a_shadow_charge_fills_beyond_the_limit_and_denies_nobody(store: Store) -> None:
+    await store.reserve("a", (charge("s", 9, enforced=False),), NOW_US)
+
+    outcomes = await store.reserve("b", (charge("e", 1), charge("s", 5, enforced=False)), NOW_US)
+
+    assert [(item.granted, item.reserved) for item in outcomes] == [(True, 1), (False, 5)]
+    assert outcomes[1].remaining == 0
+    assert await used(store, "s") == 14
+
+
+async def test_an_elastic_charge_takes_what_is_left_down_to_its_minimum(store: Store) -> None:
+    first = await store.reserve("a", (charge(amount=7, minimum=3),), NOW_US)
+    second = await store.reserve("b", (charge(amount=7, minimum=3),), NOW_US)
+    third = await store.reserve("c", (charge(amount=7, minimum=3),), NOW_US)
+
+    assert [item[0].reserved for item in (first, second, third)] == [7, 3, 0]
+    assert third[0].wait_us == 3 * SECOND_US
+
+
+async def test_a_reservation_is_made_once_however_often_it_is_asked_for(store: Store) -> None:
+    first = await store.reserve("d", (charge(amount=4),), NOW_US)
+    again = await store.reserve("d", (charge(amount=4),), NOW_US + SECOND_US)
+
+    assert again == first
+    assert await used(store) == 4
+
+
+async def test_a_denial_is_repeated_to_who_asks_again(store: Store) -> None:
+    await store.reserve("a", (charge(amount=10),), NOW_US)
+    denied = await store.reserve("d", (charge(amount=4),), NOW_US)
+
+    assert await store.reserve("d", (charge(amount=4),), NOW_US + 60 * SECOND_US) == denied
+
+
+async def test_settling_gives_back_what_was_not_spent(store: Store) -> None:
+    await store.reserve("d", (charge("a", 8), charge("b", 5)), NOW_US)
+
+    assert await store.settle("d", {"a": 3}, NOW_US) is True
+    assert (await used(store, "a"), await used(store, "b")) == (3, 0)
+
+
+async def test_settling_charges_what_was_overspent_as_debt(store: Store) -> None:
+    await store.reserve("d", (charge(amount=8),), NOW_US)
+    await store.settle("d", {"c": 15}, NOW_US)
+
+    assert await used(store) == 15
+    assert (await store.reserve("e", (charge(),), NOW_US))[0].wait_us == 6 * SECOND_US
+
+
+async def test_a_refund_counts_only_what_the_bucket_still_lacks(store: Store) -> None:
+    await store.reserve("d", (charge(amount=8),), NOW_US)
+    await store.reserve("e", (charge(amount=2),), NOW_US)
+    later = NOW_US + 5 * SECOND_US
+
+    await store.settle("d", {"c": 0}, later)
+
+    # 10 taken, 5 refilled; of the 8 to return 3 are still lacking.
+    assert await used(store, at_us=later) == 2
+
+
+async def test_only_the_first_settlement_counts(store: Store) -> None:
+    await store.reserve("d", (charge(amount=8),), NOW_US)
+
+    assert await store.settle("d", {"c": 5}, NOW_US) is True
+    assert await store.settle("d", {"c": 0}, NOW_US) is False
+    assert await used(store) == 5
+
+
+async def test_a_reservation_asked_for_again_after_its_settlement_takes_nothing(store: Store) -> None:
+    first = await store.reserve("d", (charge(amount=8),), NOW_US)
+    await store.settle("d", {"c": 1}, NOW_US)
+
+    assert await store.reserve("d", (charge(amount=8),), NOW_US) == first
+    assert await used(store) == 1
+
+
+async def test_settling_what_was_never_reserved_or_was_denied_changes_nothing(store: Store) -> None:
+    await store.reserve("denied", (charge(amount=11),), NOW_US)
+
+    assert await store.settle("denied", {"c": 5}, NOW_US) is False
+    assert await store.settle("unknown", {"c": 5}, NOW_US) is False
+    assert await used(store) == 0
+
+
+async def test_an_amount_for_another_counter_is_nobodys(store: Store) -> None:
+    await store.reserve("d", (charge(amount=4),), NOW_US)
+    await store.settle("d", {"c": 4, "other": 9}, NOW_US)
+
+    assert await used(store, "other") == 0
+
+
+async def test_an_edited_limit_keeps_what_was_used(store: Store) -> None:
+    await store.reserve("d", (charge(amount=8),), NOW_US)
+
+    (outcome,) = await store.reserve("e", (replace(charge(amount=5), burst=20),), NOW_US)
+
+    assert (outcome.granted, outcome.used, outcome.remaining) == (True, 8, 7)
+
+
+async def test_a_clock_set_back_gives_nobody_anything(store: Store) -> None:
+    await store.reserve("d", (charge(amount=10),), NOW_US)
+
+    (outcome,) = await store.reserve("e", (charge(),), NOW_US - 3600 * SECOND_US)
+
+    assert (outcome.granted, outcome.wait_us) == (False, 3601 * SECOND_US)
+
+
+async def test_however_many_ask_at_once_no_more_are_granted_than_fit(store: Store) -> None:
+    asked = (store.reserve(f"d{n}", (charge("a"), charge("b", burst=7)), NOW_US) for n in range(50))
+
+    outcomes = await asyncio.gather(*asked)
+
+    assert sum(all(item.reserved for item in taken) for taken in outcomes) == 7
+    assert (await used(store, "a"), await used(store, "b")) == (7, 7)
+
+
+async def test_however_many_settle_at_once_one_counts(store: Store) -> None:
+    await store.reserve("d", (charge(amount=8),), NOW_US)
+
+    settled = await asyncio.gather(*(store.settle("d", {"c": 2}, NOW_US) for _ in range(20)))
+
+    assert sorted(settled) == [False] * 19 + [True]
+    assert await used(store) == 2
+
+
+# --- the memory store's bounds
+
+
+async def test_memory_keeps_as_many_reservations_as_it_was_told_and_leaves_the_rest_charged() -> None:
+    store = MemoryStore(open_reservations=2)
+    for name in ("a", "b", "c"):
+        await store.reserve(name, (charge(amount=2),), NOW_US)
+
+    assert [await store.settle(name, {}, NOW_US) for name in ("a", "b", "c")] == [False, True, True]
+    assert await used(store) == 2
+
+
+async def test_memory_forgets_only_counters_that_are_whole_again() -> None:
+    store = MemoryStore(counters=2)
+    await store.reserve("a", (charge("old", 10),), NOW_US)
+    await store.reserve("b", (charge("new", 1),), NOW_US)
+
+    with pytest.raises(StoreUnavailable):
+        await store.reserve("c", (charge("third"),), NOW_US)
+
+    later = NOW_US + SECOND_US
+    assert (await store.reserve("d", (charge("third"),), later))[0].granted
+    assert await used(store, "old", later) == 9
+
+
+async def test_memory_does_not_grow_by_requests_that_are_denied() -> None:
+    store = MemoryStore(remembered_decisions=5)
+    for n in range(100):
+        await store.reserve(f"d{n}", (charge(f"c{n}", 11),), NOW_US)
+
+    assert (len(store._counters), len(store._open), len(store._closed)) == (0, 0, 5)
+
+
+async def test_memory_forgets_a_counter_whose_charges_all_came_back() -> None:
+    store = MemoryStore()
+    await store.reserve("d", (charge(amount=4),), NOW_US)
+    await store.settle("d", {}, NOW_US)
+
+    assert len(store._counters) == 0
