@@ -18,6 +18,8 @@ kind: Defaults
 metadata: {name: main}
 """
 
+SAMPLES = Path(__file__).parent.parent.parent / "policies"
+
 Load = Callable[..., PolicySet]
 Problems = Callable[..., tuple[Problem, ...]]
 
@@ -57,3 +59,8 @@ def problems(tmp_path: Path) -> Problems:
         return caught.value.problems
 
     return find
+
+
+@pytest.fixture
+def samples() -> PolicySet:
+    return policyset.load(SAMPLES)

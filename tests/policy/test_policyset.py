@@ -7,18 +7,15 @@ from extproc.decision import Mode, PolicyRef
 from extproc.errors import PolicyFolderInvalid
 from extproc.policy import policyset
 from extproc.policy.kinds import KINDS
-from extproc.policy.policyset import SILENT, STAGES
+from extproc.policy.policyset import SILENT, STAGES, PolicySet
 from tests.policy.conftest import DEFAULTS, Load, Problems, write, written
 
-ROOT = Path(__file__).parent.parent.parent
 KEY = "a" * 64
 
 
-def test_the_sample_folder_loads() -> None:
-    policies = policyset.load(ROOT / "policies")
-
-    assert {item.ref.kind for item in policies.objects} == set(KINDS)
-    assert policies.defaults.max_body_bytes == 32 * 1024 * 1024
+def test_the_sample_folder_shows_every_kind(samples: PolicySet) -> None:
+    assert {item.ref.kind for item in samples.objects} == set(KINDS)
+    assert samples.defaults.max_body_bytes == 32 * 1024 * 1024
 
 
 def test_every_kind_has_a_place_in_the_order_of_a_request_or_is_silent() -> None:
