@@ -21,6 +21,7 @@ import pytest
 
 from demo.faults import Faults, parse
 from demo.generation import _WORDS
+from demo.provider import listen
 from extproc.errors import VocabularyMissing
 from extproc.formats import FORMATS
 from extproc.measure.tokens import Tokenizer
@@ -809,6 +810,15 @@ def test_sigterm_lets_an_answer_end() -> None:
 
     assert last.choices[0].finish_reason == "stop"
     assert process.returncode == 0
+
+
+def test_small_writes_are_not_held_back() -> None:
+    with (
+        listen("127.0.0.1", 0) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_in_use_is_a_clear_message() -> None:

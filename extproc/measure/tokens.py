@@ -32,6 +32,8 @@ _SHORT_ROLES = _PLAIN_ROLES | _TOOL_ROLES | {"model"}
 _BOUND_PER_MESSAGE = 16
 _BOUND_PER_PROMPT = 100
 _BOUND_PER_TOOLS = 1_000
+# The encoder gives up on a million blanks in a row; a tenth of that is far from its limit.
+_PIECE_CHARS = 100_000
 # The system message and the tools share a frame.
 _SHARED_FRAME = 4
 
@@ -107,7 +109,7 @@ def _count_with(encoding: tiktoken.Encoding, texts: Iterable[str]) -> _Count:
         part_size = min(size, left)
         found = _encoded_length(encoding, part)
         is_whole = is_whole and found is not None
-        tokens += part_size if found is None else found
+        tokens += _pieced_length(encoding, part) if found is None else found
         counted, left, skipped = counted + part_size, left - part_size, skipped + size - part_size
     if not skipped:
         return _Count(tokens=tokens, is_whole=is_whole)
@@ -123,6 +125,13 @@ def _encoded_length(encoding: tiktoken.Encoding, text: str) -> int | None:
         if type(failure).__name__ != "PanicException":
             raise
         return None
+
+
+def _pieced_length(encoding: tiktoken.Encoding, text: str) -> int:
+    """About the tokens of a text the encoder gave up on: a cut may split a token, so rather too many."""
+    pieces = [text[start : start + _PIECE_CHARS] for start in range(0, len(text), _PIECE_CHARS)]
+    lengths = ((piece, _encoded_length(encoding, piece)) for piece in pieces)
+    return sum(_size_bytes(piece) if length is None else length for piece, length in lengths)
 
 
 def _texts(prompt: Prompt) -> tuple[str, ...]:

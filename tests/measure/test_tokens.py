@@ -178,6 +178,14 @@ def test_without_vocabularies_bytes_are_the_estimate() -> None:
     assert Tokenizer().count("héé", provider="openai", model="gpt-4o") == 2
 
 
+def test_a_million_blanks_on_which_the_encoder_panics_are_estimated(tokenizer: Tokenizer) -> None:
+    """One match of so many blanks runs the encoder's regex out of stack."""
+    found = estimate(tokenizer, user(" " * 1_000_001, role=""))
+
+    assert found.input == pytest.approx(1_000_001 / 128, rel=0.01)
+    assert not found.exact
+
+
 class PanicException(BaseException):
     pass
 
