@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: up test check format bench proto lock vocab clean
+.PHONY: up test check format bench proto envoy lock vocab clean
 
 up: $(READY) vocab
 	@exec $(BIN)/python -m demo.up
@@ -27,6 +27,10 @@ bench: $(READY) vocab
 
 proto: $(READY)
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=extproc/pb --pyi_out=extproc/pb proto/ai_policy/v1/*.proto
+
+# envoy/*.yaml, as extproc/envoy_config renders them.
+envoy: $(READY)
+	$(BIN)/python -m demo.compose
 
 vocab: $(READY)
 	@$(BIN)/extproc vocab

@@ -42,7 +42,9 @@ def commands(plan: Plan, config: Path) -> dict[str, list[str]]:
     """Each process's name and command line, in the order of starting."""
     serve = ["--policies", str(plan.policies), "--grpc", plan.grpc]
     serve += ["--admin-port", str(plan.admin_port), "--usage", plan.usage]
-    envoy = ["-c", str(config), "--disable-hot-restart", "--log-level", "warning"]
+    # Native usage is work in progress in Envoy, which says so dozens of times at every start.
+    envoy = ["-c", str(config), "--disable-hot-restart"]
+    envoy += ["--log-level", "warning", "--component-log-level", "misc:error"]
     return {
         "provider": [sys.executable, "-m", "demo.provider", "--host", HOST, "--port", str(plan.demo_port)],
         "sidecar": [sys.executable, "-m", "extproc", "serve", *serve],

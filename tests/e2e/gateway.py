@@ -97,6 +97,8 @@ OPTIONS = (
     "--disable-hot-restart",
     "--log-level",
     "warning",
+    "--component-log-level",
+    "misc:error",  # says at every start that native usage is work in progress
     "--file-flush-interval-msec",
     "50",
 )

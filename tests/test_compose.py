@@ -1,0 +1,268 @@
+"""docker-compose.yml and the Dockerfile: valid, pinned, and true when their services run natively."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from demo.child import envoy_binary
+from tests.e2e.composition import compose_file, dockerfile, services
+
+ROOT = Path(__file__).parent.parent
+
+# The parts of the Compose Specification that the file uses; anything else in it is an error here.
+DURATION = {"type": "string", "pattern": r"^(\d+(ms|s|m|h))+$"}
+STRINGS = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["services"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string", "pattern": r"^[a-z0-9][a-z0-9_-]*$"},
+        "services": {
+            "type": "object",
+            "additionalProperties": False,
+            "patternProperties": {r"^[a-zA-Z0-9._-]+$": {"$ref": "#/$defs/service"}},
+        },
+    },
+    "$defs": {
+        "service": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "image": {"type": "string"},
+                "build": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"context": {"type": "string"}, "target": {"type": "string"}},
+                },
+                "command": {"type": "array", "items": {"type": "string"}},
+                "environment": {
+                    "type": "object",
+                    "additionalProperties": {"type": ["string", "number", "null"]},
+                },
+                "ports": {
+                    **STRINGS,
+                    "items": {"type": "string", "pattern": r"^([\d.]+:)?(\d+:)?\d+(/(tcp|udp))?$"},
+                },
+                "volumes": {"type": "array", "items": {"$ref": "#/$defs/volume"}},
+                "depends_on": {"type": "object", "additionalProperties": {"$ref": "#/$defs/dependency"}},
+                "healthcheck": {"$ref": "#/$defs/healthcheck"},
+                "restart": {"enum": ["no", "always", "on-failure", "unless-stopped"]},
+                "read_only": {"type": "boolean"},
+                "tmpfs": STRINGS,
+                "cap_drop": STRINGS,
+                "security_opt": STRINGS,
+                "stop_grace_period": DURATION,
+            },
+            "anyOf": [{"required": ["image"]}, {"required": ["build"]}],
+        },
+        "volume": {
+            "type": "object",
+            "required": ["type", "source", "target"],
+            "additionalProperties": False,
+            "properties": {
+                "type": {"enum": ["bind", "volume", "tmpfs"]},
+                "source": {"type": "string"},
+                "target": {"type": "string", "pattern": "^/"},
+                "read_only": {"type": "boolean"},
+            },
+        },
+        "dependency": {
+            "type": "object",
+            "required": ["condition"],
+            "additionalProperties": False,
+            "properties": {
+                "condition": {
+                    "enum": ["service_started", "service_healthy", "service_completed_successfully"]
+                }
+            },
+        },
+        "healthcheck": {
+            "type": "object",
+            "required": ["test"],
+            "additionalProperties": False,
+            "properties": {
+                "test": {"type": "array", "items": {"type": "string"}, "minItems": 2},
+                "interval": DURATION,
+                "timeout": DURATION,
+                "start_period": DURATION,
+                "retries": {"type": "integer", "minimum": 1},
+            },
+        },
+    },
+}
+
+
+def test_the_file_is_valid_by_the_compose_specification() -> None:
+    jsonschema.validate(compose_file(ROOT), SCHEMA)
+
+    if shutil.which("docker") and run("docker", "compose", "version").returncode == 0:
+        checked = run("docker", "compose", "config", "--quiet")
+        assert checked.returncode == 0, checked.stderr
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_schema_refuses_what_compose_does_not_know() -> None:
+    document = compose_file(ROOT)
+    document["services"]["envoy"]["depend_on"] = {}
+
+    with pytest.raises(jsonschema.ValidationError, match="depend_on"):
+        jsonschema.validate(document, SCHEMA)
+
+
+def test_every_dependency_is_a_service_and_has_the_health_it_is_waited_for() -> None:
+    declared = services(ROOT)
+    for said in compose_file(ROOT)["services"].values():
+        for name, dependency in said.get("depends_on", {}).items():
+            assert name in declared
+            assert dependency["condition"] != "service_healthy" or declared[name].healthcheck
+
+
+def test_every_image_is_pinned_to_an_exact_version() -> None:
+    exact = re.compile(r":v?\d+\.\d+\.\d+(-[a-z]+)*$")
+    stages = dockerfile(ROOT)
+    from_outside = {stage.image for stage in stages.values()} - stages.keys()
+    images = {said["image"] for said in compose_file(ROOT)["services"].values()}
+
+    assert from_outside
+    assert {image for image in images | from_outside if not exact.search(image)} == set()
+
+
+def test_the_envoy_image_is_the_version_that_the_tests_run() -> None:
+    version = subprocess.run([envoy_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    image = compose_file(ROOT)["services"]["envoy"]["image"]
+
+    assert f"/{image.rpartition(':v')[2]}/" in version
+
+
+def test_everything_is_published_on_loopback_only() -> None:
+    ports = [port for said in compose_file(ROOT)["services"].values() for port in said.get("ports", [])]
+
+    assert ports
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+def test_every_published_port_can_be_moved() -> None:
+    moved = {"EXTPROC_GATEWAY_PORT": "1", "EXTPROC_ENVOY_ADMIN_PORT": "2", "EXTPROC_ADMIN_PORT": "3"}
+    moved |= {"EXTPROC_DEMO_PORT": "4", "EXTPROC_JAEGER_PORT": "5"}
+    services_moved = compose_file(ROOT, moved)["services"].values()
+    hosts = [port.split(":")[1] for said in services_moved for port in said.get("ports", [])]
+
+    assert sorted(hosts) == sorted(moved.values())
+
+
+def test_every_mounted_path_is_part_of_the_repository() -> None:
+    mounts = [mount for service in services(ROOT).values() for mount in service.mounts]
+
+    assert mounts
+    for source, _ in mounts:
+        assert (ROOT / source).exists(), source
+
+
+def test_every_path_that_the_image_copies_is_in_the_build_context() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = {line[1:] for line in ignored if line.startswith("!")}
+    copied = {path for stage in dockerfile(ROOT).values() for path in stage.copies}
+
+    assert {path.rstrip("/").partition("/")[0] for path in copied} == kept
+    for path in copied:
+        assert (ROOT / path).exists(), path
+
+
+def test_our_own_images_run_as_nobody_in_particular() -> None:
+    stages = dockerfile(ROOT)
+
+    assert {stages[name].user for name in ("extproc", "demo")} == {"10001"}
+
+
+def test_the_images_environment_is_one_that_serve_understands() -> None:
+    """A variable that no flag reads would be a wish."""
+    known = subprocess.run(
+        [sys.executable, "-m", "extproc", "serve", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "200"},
+    ).stdout
+    said = services(ROOT)["extproc"].environment
+    own = {name for name in said if name.startswith("EXTPROC_")}
+
+    assert own
+    assert {name for name in own if name not in known} == set()
+
+
+def test_every_service_works_natively_with_the_same_files(tmp_path: Path) -> None:
+    """Commands, environments, mounts and health checks, in a network where the service names resolve."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: a network and mounts of its own")
+    project = tmp_path / "project"
+    project.mkdir()
+    for name in ("docker-compose.yml", "Dockerfile"):
+        shutil.copy(ROOT / name, project)
+    for name in ("envoy", "policies"):
+        shutil.copytree(ROOT / name, project / name)
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    programs = {"envoy": envoy_binary()} | {
+        name: Path(sys.executable).parent / name for name in ("extproc", "python")
+    }
+    for name, program in programs.items():
+        (binaries / name).write_text(f'#!/bin/sh\nexec "{program}" "$@"\n')
+        (binaries / name).chmod(0o755)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    driver = [sys.executable, "-m", "tests.e2e.compose_native", str(project), str(scratch), str(binaries)]
+    ran = subprocess.run(
+        ["unshare", "--net", "--mount", "--propagation", "private", *driver],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    if ran.returncode and "unshare" in ran.stderr:
+        pytest.skip(f"no namespaces here: {ran.stderr.strip()}")
+    assert ran.returncode == 0, ran.stderr
+    seen = json.loads(ran.stdout)
+
+    assert sorted(seen["healthy"]) == ["demo", "envoy", "extproc"]
+    assert seen["healthy"][-1] == "envoy"
+    assert seen["allowed"][0] == 200
+    assert seen["denied"][0] == 403
+    assert "AccessRule/no-o1-pro" in seen["denied"][1]
+    assert "AccessRule/all-closed" in seen["after_edit"][1]
+    assert seen["admin_without_token"] == 401
+
+
+def test_jaeger_gets_what_envoy_and_the_sidecar_send() -> None:
+    """Jaeger has no program here: its declaration must name the address that both use."""
+    said = services(ROOT)
+    envoy = yaml.safe_load((ROOT / "envoy" / "envoy.yaml").read_text())
+    (otlp,) = [each for each in envoy["static_resources"]["clusters"] if each["name"] == "otlp"]
+    address = otlp["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+
+    assert "jaeger" in said
+    assert said["extproc"].environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://jaeger:4317"
+    assert address == {"socket_address": {"address": "jaeger", "port_value": 4317}}
+
+
+def test_ci_runs_what_a_person_runs() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+
+    assert script.rstrip().endswith("exec make test")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], check=False).returncode == 0
