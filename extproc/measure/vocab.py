@@ -202,6 +202,9 @@ def _fetch_from(source: Source, wanted: Wanted, directory: Path, report: Callabl
     except _SOURCE_FAILURES as failure:
         report(f"{source.name}: {type(failure).__name__}")
         return
+    if not found:
+        report(f"{source.name}: nothing there")
+        return
     for vocabulary in wanted:
         data = found.get(vocabulary.name)
         if data is None:
