@@ -183,16 +183,15 @@ class Evaluation:
     def check_limits(self, outcomes: tuple[ChargeOutcome, ...]) -> Denial | None:
         """What the store answered, one outcome a charge."""
         self._outcomes = outcomes
-        findings = metering.read(outcomes)
+        findings = metering.read(outcomes, self._request, self._tokens)
         self._findings.add(*findings)
         answering = metering.answering(outcomes)
         if answering is None:
             return None
         finding = next(f for f in findings if f.policy == answering.charge.policy)
-        if answering.wait_us is None:
-            message = denials.never_fits(answering.charge, self._request, self._tokens)
-            return self._deny(finding, denials.CONTENT_TOO_LARGE, message)
-        return self._deny(finding, denials.TOO_MANY_REQUESTS, finding.message)
+        never_fits = answering.wait_us is None
+        status = denials.CONTENT_TOO_LARGE if never_fits else denials.TOO_MANY_REQUESTS
+        return self._deny(finding, status, finding.message)
 
     def store_failed(self) -> Denial | None:
         """Nobody knows what was used: each limit's `onError` says what that means."""

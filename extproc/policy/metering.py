@@ -93,24 +93,29 @@ def without_store(limits: Limits, charges: Iterable[Charge]) -> tuple[Finding, .
     )
 
 
-def read(outcomes: Iterable[ChargeOutcome]) -> tuple[Finding, ...]:
+def read(
+    outcomes: Iterable[ChargeOutcome], request: AIRequest | None, tokens: TokenEstimate
+) -> tuple[Finding, ...]:
     """What each counter's answer means for its limit."""
-    return tuple(_read(outcome) for outcome in outcomes)
+    return tuple(_read(outcome, request, tokens) for outcome in outcomes)
 
 
-def _read(outcome: ChargeOutcome) -> Finding:
+def _read(outcome: ChargeOutcome, request: AIRequest | None, tokens: TokenEstimate) -> Finding:
     taken = outcome.charge
     state = denials.limit_state(outcome)
-    reason = Reason.ALLOWED
-    if not outcome.granted:
-        reason = Reason.RATE_LIMITED if outcome.wait_us is not None else Reason.REQUEST_EXCEEDS_LIMIT
+    if outcome.granted:
+        reason, message = Reason.ALLOWED, ""
+    elif outcome.wait_us is None:
+        reason, message = Reason.REQUEST_EXCEEDS_LIMIT, denials.never_fits(taken, request, tokens)
+    else:
+        reason, message = Reason.RATE_LIMITED, denials.rate_limited(state, taken)
     return Finding(
         policy=taken.policy,
         outcome=Outcome.MATCHED,
         mode=Mode.ENFORCE if taken.enforced else Mode.SHADOW,
         effect=Effect.ALLOW if outcome.granted else Effect.DENY,
         reason=reason,
-        message="" if outcome.granted or state.wait_ms is None else denials.rate_limited(state, taken),
+        message=message,
         limit=state,
     )
 

@@ -283,6 +283,15 @@ def test_every_model_a_request_names_must_be_allowed(load: Load) -> None:
     assert finding(decision, "Defaults/main").evaluated_model == "dear"
 
 
+def test_the_rule_that_let_the_requests_own_model_pass_determines(load: Load) -> None:
+    rules = [
+        ("AccessRule", f"only-{name}", f'effect: allow\nmatch: request.model == "{name}"') for name in "nm"
+    ]
+    decision = Gateway(load(*rules)).ask(Asked("m", ("m", "n")))
+
+    assert str(decision.determining) == "AccessRule/only-m"
+
+
 def test_a_model_that_is_denied_is_denied_wherever_it_is_named(load: Load) -> None:
     rule = ("AccessRule", "no-dear", 'effect: deny\nmatch: target.model == "dear"')
     decision = Gateway(load(ALLOW, rule)).ask(Asked("mini", ("mini", "dear")))
