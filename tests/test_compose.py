@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ import yaml
 
 from demo.child import envoy_binary
 from tests.e2e.composition import compose_file, dockerfile, services
+from tests.e2e.namespace import run_inside
 
 ROOT = Path(__file__).parent.parent
 
@@ -207,8 +207,6 @@ def test_the_images_environment_is_one_that_serve_understands() -> None:
 
 def test_every_service_works_natively_with_the_same_files(tmp_path: Path) -> None:
     """Commands, environments, mounts and health checks, in a network where the service names resolve."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: a network and mounts of its own")
     project = tmp_path / "project"
     project.mkdir()
     for name in ("docker-compose.yml", "Dockerfile"):
@@ -225,19 +223,7 @@ def test_every_service_works_natively_with_the_same_files(tmp_path: Path) -> Non
         (binaries / name).chmod(0o755)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    driver = [sys.executable, "-m", "tests.e2e.compose_native", str(project), str(scratch), str(binaries)]
-    ran = subprocess.run(
-        ["unshare", "--net", "--mount", "--propagation", "private", *driver],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-    )
-    if ran.returncode and "unshare" in ran.stderr:
-        pytest.skip(f"no namespaces here: {ran.stderr.strip()}")
-    assert ran.returncode == 0, ran.stderr
-    seen = json.loads(ran.stdout)
+    seen = run_inside("tests.e2e.compose_native", project, scratch, binaries)
 
     assert sorted(seen["healthy"]) == ["demo", "envoy", "extproc"]
     assert seen["healthy"][-1] == "envoy"

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from demo import child
 from tests.e2e.composition import Service, services
+from tests.e2e.namespace import loopback_up, mount, write_hosts
 
 # Paths inside an image; the programs here know their own.
 IMAGE_PATHS = ("PATH", "EXTPROC_VOCAB")
@@ -36,7 +37,7 @@ spec: {effect: deny, match: "true", message: closed for the test}
 def main(project: Path, scratch: Path, binaries: Path) -> None:
     """Bring everything up, ask, edit a policy, ask again."""
     declared = services(project)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    loopback_up()
     shadow_etc(project, scratch, declared)
     running: list[child.Child] = []
     try:
@@ -63,9 +64,7 @@ def main(project: Path, scratch: Path, binaries: Path) -> None:
 def shadow_etc(project: Path, scratch: Path, declared: dict[str, Service]) -> None:
     """Give this mount namespace an /etc with the service names and every volume in its place."""
     shutil.copytree("/etc", scratch / "etc", symlinks=True, ignore_dangling_symlinks=True)
-    names = " ".join(declared)
-    (scratch / "etc" / "hosts").unlink(missing_ok=True)
-    (scratch / "etc" / "hosts").write_text(f"127.0.0.1 localhost {names}\n")
+    write_hosts(scratch / "etc" / "hosts", declared)
     volumes = [
         (project / source, Path(target)) for each in declared.values() for source, target in each.mounts
     ]
@@ -79,18 +78,12 @@ def shadow_etc(project: Path, scratch: Path, declared: dict[str, Service]) -> No
         mount("-o", "remount,bind,ro", str(target))
 
 
-def mount(*arguments: str) -> None:
-    """Mount in this namespace."""
-    subprocess.run(["mount", *arguments], check=True)
-
-
 def run(service: Service, scratch: Path, binaries: Path, running: list[child.Child]) -> child.Child:
     """Start one service; its health check passes when this returns."""
     outer = {"PATH": f"{binaries}:{os.environ['PATH']}", "HOME": os.environ.get("HOME", "/root")}
     environment = outer | {
         name: text for name, text in service.environment.items() if name not in IMAGE_PATHS
     }
-    # The image's own files come first for `demo`; here they are the working directory.
     started = child.start(
         service.name,
         [shutil.which(service.command[0], path=environment["PATH"]) or "missing", *service.command[1:]],

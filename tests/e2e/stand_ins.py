@@ -99,14 +99,14 @@ class Provider:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # path, headers
 
 
-@contextmanager
-def provider() -> Iterator[Provider]:
-    """Serve HTTP/1.1, answering every request with a small JSON body with usage."""
-    state = Provider()
-    body = (
-        b'{"object":"chat.completion","choices":[],'
-        b'"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}'
-    )
+BODY = (
+    b'{"object":"chat.completion","choices":[],'
+    b'"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}}'
+)
+
+
+def handler(state: Provider) -> type[BaseHTTPRequestHandler]:
+    """Write down every request in `state` and answer it with a small JSON body with usage."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -117,11 +117,11 @@ def provider() -> Iterator[Provider]:
             state.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
             self.send_response(200)
             self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
+            self.send_header("content-length", str(len(BODY)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(BODY)
 
-        do_GET = do_POST  # noqa: N815 - as above
+        do_GET = do_POST  # noqa: N815 - the name is the library's
 
         def read_body(self) -> None:
             if self.headers.get("transfer-encoding") != "chunked":
@@ -134,7 +134,14 @@ def provider() -> Iterator[Provider]:
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Handler
+
+
+@contextmanager
+def provider() -> Iterator[Provider]:
+    """Serve HTTP/1.1 and write down what comes."""
+    state = Provider()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(state))
     server.daemon_threads = True
     state.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
