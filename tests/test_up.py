@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -97,6 +98,7 @@ def running(**extra: str) -> Iterator[Up]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+        shutil.rmtree(ROOT / ".run" / f"up-{ports['EXTPROC_GATEWAY_PORT']}", ignore_errors=True)
 
 
 def test_what_it_prints_is_true() -> None:
