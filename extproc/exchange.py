@@ -240,7 +240,9 @@ class Exchange:
         if settlement is not None and request is not None and settlement.basis is Basis.PROVIDER:
             output_tokens = settlement.usage.output_tokens
             if output_tokens is not None:
-                edge.learned.observe(request.provider, request.model, output_tokens)
+                edge.learned.observe(
+                    request.provider, request.model, output_tokens // max(1, request.choices)
+                )
 
     def _close(self) -> None:
         """Finish what the stream left open, outside its task: that one may be cancelled."""

@@ -19,6 +19,7 @@ from extproc.measure.tokens import Tokenizer
 from extproc.model import AIRequest, RequestHead, TokenEstimate
 
 # Calls of these methods are read without a body.
+_PLAIN_TEXT = frozenset({"text"})
 _BODILESS_METHODS = ("GET", "OPTIONS")
 
 
@@ -58,14 +59,18 @@ def _understand(head: RequestHead, body: bytes, max_body_bytes: int, tokenizer: 
     if call.operation == CONTROL:
         return Understanding(request=request)
     with_usage = wire_format.ask_for_usage(json_body)
+    tokens = tokenizer.estimate(
+        parsed.prompt,
+        provider=request.provider,
+        model=request.model,
+        declared_max_output=request.max_output_tokens,
+    )
+    if request.has_state or not _PLAIN_TEXT.issuperset(request.modalities):
+        # What the provider adds from its own memory, and what is no text, no tokenizer sees.
+        tokens = replace(tokens, exact=False)
     return Understanding(
         request=request,
-        tokens=tokenizer.estimate(
-            parsed.prompt,
-            provider=request.provider,
-            model=request.model,
-            declared_max_output=request.max_output_tokens,
-        ),
+        tokens=tokens,
         body_with_usage=None if with_usage is None else compact_json(with_usage).encode(),
     )
 

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+# The tests serve gRPC and start processes: without this the child of a fork aborts inside gRPC's own
+# fork handlers, before it becomes another program.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 # Recorded traffic that is lent to a checkout and never part of it: its absence stays a skip everywhere.
 LENT = "shared/corpus"
 

@@ -44,23 +44,27 @@ def fits(bucket: Bucket, charge: Charge) -> bool:
 
 
 def reserve(bucket: Bucket, charge: Charge) -> tuple[Bucket, int]:
-    """Take what is left up to `amount`, and `minimum` in any case; answers what was taken.
+    """Take `amount`, or what is left of it; answers what was taken.
 
-    Where it does not fit the bucket is overfilled: shadow limits count what they would have denied.
+    A shadow limit that would deny takes what is left, even less than `minimum`: it fills, and it is
+    never more than full, so that it says what it would say if it were enforced.
     """
     left = (charge.burst * charge.rate_per_us - bucket.used_scaled) // charge.rate_per_us
-    taken = max(charge.minimum, min(charge.amount, left))
+    taken = max(0, min(charge.amount, left))
     return Bucket(bucket.used_scaled + taken * charge.rate_per_us, bucket.at_us), taken
 
 
-def settle(bucket: Bucket, charge: Charge, *, reserved: int, spent: int, age_us: int) -> Bucket:
+def settle(
+    bucket: Bucket, charge: Charge, *, reserved: int, spent: int, age_us: int, granted: bool
+) -> Bucket:
     """Replace `reserved`, taken `age_us` ago, by `spent`; `bucket` is refilled until now.
 
     More is debt, never forgotten. Less comes back only as far as the bucket still lacks it: what was
-    refilled since the reservation is there already.
+    refilled since the reservation is there already. A shadow limit that would have denied (`granted`
+    is false) owes nothing: the request would not have been.
     """
     if spent >= reserved:
-        owed = (spent - reserved) * charge.rate_per_us
+        owed = (spent - reserved) * charge.rate_per_us if granted else 0
         return Bucket(bucket.used_scaled + owed, bucket.at_us)
     refilled = charge.rate_amount * max(0, age_us)
     returned = max(0, (reserved - spent) * charge.rate_per_us - refilled)

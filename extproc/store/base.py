@@ -18,7 +18,7 @@ class Store(Protocol):
     ) -> tuple[ChargeOutcome, ...]:
         """Take all enforced charges or none; one outcome a charge, in order.
 
-        Shadow charges are taken whenever the enforced ones are, and overfill. Idempotent by
+        Shadow charges are taken whenever the enforced ones are, as far as there is room. Idempotent by
         `decision_id`: a second call with it answers what the first one did.
         Raises `errors.StoreUnavailable`; then it is unknown whether the charges were taken.
         """

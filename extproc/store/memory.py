@@ -93,6 +93,7 @@ class MemoryStore:
                 reserved=taken.reserved,
                 spent=amounts.get(taken.charge.counter, 0),
                 age_us=at_us - reservation.at_us,
+                granted=taken.granted,
             )
             self._keep(taken.charge, bucket)
         self._close(decision_id, reservation.outcomes)

@@ -45,7 +45,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self._lock = Lock()
         self._spans: list[ReceivedSpan] = []
         self._server = grpc.server(ThreadPoolExecutor(2))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]  # generated
         port = self._server.add_insecure_port("127.0.0.1:0")
         self.endpoint = f"http://127.0.0.1:{port}"
 

@@ -28,7 +28,8 @@ class Stack:
     """A running stack; `folder` receives its policies, configuration and logs.
 
     `policies` is a folder to copy or a mapping of file name to text. With `portable`, or an Envoy that
-    reads no usage itself, the bootstrap is `envoy/filter.yaml` pasted into a small one.
+    reads no usage itself, the bootstrap is `envoy/filter.yaml` pasted into a small one. `provider_port`
+    is a provider of the test's own in place of the demo's.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Stack:
         portable: bool | None = None,
         environment: Mapping[str, str] | None = None,
         otlp_endpoint: str | None = None,
+        provider_port: int | None = None,
     ) -> None:
         self.folder = folder
         self.envoy_version = envoy
@@ -51,6 +53,9 @@ class Stack:
         self.policies = folder / "policies"
         self._given = policies
         self.gateway_port, self._envoy_admin_port, self._admin_port, self._demo_port = free_ports(4)
+        self._runs_provider = provider_port is None
+        if provider_port is not None:
+            self._demo_port = provider_port
         self._grpc = f"127.0.0.1:{free_ports(1)[0]}"
         self._provider: Child | None = None
         self._sidecar: Child | None = None
@@ -83,9 +88,11 @@ class Stack:
     def __enter__(self) -> Self:
         try:
             self._write_policies()
-            self._provider = self._start("provider", self._provider_command())
+            if self._runs_provider:
+                self._provider = self._start("provider", self._provider_command())
             self._launch_sidecar()
-            self._await(self._demo_port, "/healthz", self._provider)
+            if self._provider is not None:
+                self._await(self._demo_port, "/healthz", self._provider)
             self._await(self._admin_port, "/readyz", self._running_sidecar)
             self._gateway = self._start_envoy()
         except BaseException:

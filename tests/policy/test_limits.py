@@ -72,10 +72,22 @@ def test_an_elastic_charge_takes_what_is_left() -> None:
     assert (bucket.used_scaled, taken) == (100 * MINUTE_US, 5)
 
 
-def test_an_elastic_charge_that_does_not_fit_overfills_by_its_minimum() -> None:
-    bucket, taken = limits.reserve(full(charge()), charge(amount=30, minimum=4))
+def test_a_charge_that_does_not_fit_fills_the_bucket_and_never_more() -> None:
+    bucket, taken = limits.reserve(Bucket(95 * MINUTE_US, 0), charge(amount=30, minimum=30))
 
-    assert (bucket.used_scaled, taken) == (104 * MINUTE_US, 4)
+    assert (bucket.used_scaled, taken) == (100 * MINUTE_US, 5)
+
+
+def test_a_bucket_in_debt_gives_nothing_and_owes_no_more() -> None:
+    bucket, taken = limits.reserve(Bucket(150 * MINUTE_US, 0), charge(amount=30, minimum=30))
+
+    assert (bucket.used_scaled, taken) == (150 * MINUTE_US, 0)
+
+
+def test_a_shadow_limit_that_would_have_denied_owes_nothing_at_the_end() -> None:
+    settled = limits.settle(full(charge()), charge(), reserved=5, spent=60, age_us=0, granted=False)
+
+    assert settled == full(charge())
 
 
 def test_more_than_the_bucket_holds_never_fits() -> None:
@@ -83,7 +95,7 @@ def test_more_than_the_bucket_holds_never_fits() -> None:
 
 
 def test_a_refund_comes_back_whole_at_once() -> None:
-    settled = limits.settle(full(charge()), charge(), reserved=100, spent=20, age_us=0)
+    settled = limits.settle(full(charge()), charge(), reserved=100, spent=20, age_us=0, granted=True)
 
     assert settled.used_scaled == 20 * MINUTE_US
 
@@ -92,13 +104,13 @@ def test_a_refund_counts_only_what_the_bucket_still_lacks() -> None:
     # 100 taken a minute ago, 60 of them refilled since: of the 80 to return, 20 are still lacking.
     bucket = limits.used_at(full(charge()), 60, MINUTE_US)
 
-    settled = limits.settle(bucket, charge(), reserved=100, spent=20, age_us=MINUTE_US)
+    settled = limits.settle(bucket, charge(), reserved=100, spent=20, age_us=MINUTE_US, granted=True)
 
     assert settled.used_scaled == (40 - 20) * MINUTE_US
 
 
 def test_overage_is_debt() -> None:
-    settled = limits.settle(full(charge()), charge(), reserved=10, spent=60, age_us=MINUTE_US)
+    settled = limits.settle(full(charge()), charge(), reserved=10, spent=60, age_us=MINUTE_US, granted=True)
 
     assert settled.used_scaled == 150 * MINUTE_US
     assert limits.wait_us(settled, charge(), 0) == 51_000_000
@@ -155,7 +167,7 @@ def test_a_bucket_never_admits_more_than_burst_and_rate_over_any_time(
         for due, reserved, spent, index in [item for item in open_ if item[0] <= now]:
             bucket = limits.used_at(bucket, rate, now)
             age_us = now - admitted[index][0]
-            bucket = limits.settle(bucket, asked, reserved=reserved, spent=spent, age_us=age_us)
+            bucket = limits.settle(bucket, asked, reserved=reserved, spent=spent, age_us=age_us, granted=True)
             admitted[index][1] = spent
             open_.remove((due, reserved, spent, index))
         bucket = limits.used_at(bucket, rate, now)

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.session.playbook import Playbook, chat_body, chat_head, load
 
 from extproc.decision import Effect, Reason
 from extproc.errors import ProtocolViolation
@@ -32,6 +31,7 @@ from extproc.session.events import (
     Understood,
 )
 from extproc.session.transitions import TRANSITIONS, State, diagram
+from tests.session.playbook import Playbook, chat_body, chat_head, load
 
 REQUESTS = """
 apiVersion: ai-policy/v1
