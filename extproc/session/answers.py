@@ -5,7 +5,7 @@ Floor 2, values in, values out.
 
 from __future__ import annotations
 
-from extproc.decision import Decision, LimitState
+from extproc.decision import Decision, LimitState, Mode
 from extproc.formats.base import Reply, WireFormat
 from extproc.model import Usage
 from extproc.session.events import Continue, RespondImmediately, ResponseHeaders
@@ -85,11 +85,11 @@ def response_headers(
 
 
 def limits(decision: Decision) -> tuple[LimitState, ...]:
-    """Every enforced limit that this decision took from."""
+    """Every enforced limit that this decision took from; a shadow limit is nobody's business yet."""
     return tuple(
         finding.limit
         for finding in decision.findings
-        if finding.limit is not None and not finding.would_deny and finding.limit.reserved > 0
+        if finding.limit is not None and finding.mode is Mode.ENFORCE and finding.limit.reserved > 0
     )
 
 

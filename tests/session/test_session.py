@@ -173,6 +173,17 @@ def test_the_limits_of_an_answer_are_in_its_headers(limited: PolicySet) -> None:
     assert headers.set_headers["x-ratelimit-remaining-requests"] == "1"
 
 
+def test_a_shadow_limit_is_not_in_the_headers_of_an_answer(tmp_path: Path) -> None:
+    shadow = REQUESTS.replace("spec: {", "spec: {mode: shadow, ")
+    book = Playbook(load(tmp_path / "shadow", shadow))
+    book.request()
+
+    (headers,) = book.answer_headers()
+
+    assert isinstance(headers, Continue)
+    assert set(headers.set_headers) == {"x-ai-policy-decision-id"}
+
+
 def test_a_chunk_is_answered_before_it_is_read(open_policies: PolicySet) -> None:
     book = Playbook(open_policies)
     body = chat_body(stream=True, stream_options={"include_usage": True})
