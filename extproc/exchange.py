@@ -220,7 +220,7 @@ class Exchange:
         except StoreUnavailable:
             # The reservation stays until it expires: too much is held, nothing is given away.
             log.exception("settlement failed", extra={"decision_id": settlement.decision_id})
-            self._edge.metrics.failures.add(1, {"error_type": "settlement_failed"})
+            self._edge.metrics.failures.add(1, error_type="settlement_failed")
 
     def _report(self, report: Report) -> None:
         edge, decision, settlement = self._edge, report.decision, report.settlement
@@ -235,7 +235,7 @@ class Exchange:
         except Exception:
             # Telemetry is lossy by design: it may never cut an answer.
             log.exception("telemetry failed", extra={"decision_id": decision.id})
-            edge.metrics.failures.add(1, {"error_type": "telemetry_failed"})
+            edge.metrics.failures.add(1, error_type="telemetry_failed")
         request = decision.request
         if settlement is not None and request is not None and settlement.basis is Basis.PROVIDER:
             output_tokens = settlement.usage.output_tokens

@@ -76,7 +76,7 @@ class ExternalProcessor:
             problem = wire.unsupported(first)
             if problem is not None:
                 log.error("unsupported Envoy configuration", extra={"problem": problem})
-                edge.metrics.failures.add(1, {"error_type": "unsupported_protocol_config"})
+                edge.metrics.failures.add(1, error_type="unsupported_protocol_config")
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"ai_policy: {problem}")
             decision_id = new_decision_id(edge.clock_ns())
             session = Session(self._policies(), decision_id=decision_id, settings=self._settings)
@@ -85,7 +85,7 @@ class ExternalProcessor:
             raise
         except Exception:
             log.exception("stream failed")
-            edge.metrics.failures.add(1, {"error_type": "internal"})
+            edge.metrics.failures.add(1, error_type="internal")
             await context.abort(grpc.StatusCode.INTERNAL, _FAILED)
         finally:
             self._closed()

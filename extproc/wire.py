@@ -183,8 +183,7 @@ def encode(action: Continue | RespondImmediately) -> bytes:
     if action.read_response_body:
         # Body modes of an override are always explicit; NONE for the request changes nothing here.
         response.mode_override.response_body_mode = _BODY_MODES[action.read_response_body]
-    if action.metadata:
-        response.dynamic_metadata.update({METADATA_NAMESPACE: dict(action.metadata)})
+    _add_metadata(response, action.metadata)
     return response.SerializeToString()
 
 
@@ -206,9 +205,20 @@ def _immediate(action: RespondImmediately) -> pb.ProcessingResponse:
     immediate.headers.set_headers.extend(_set_headers(action.headers))
     immediate.body = action.body
     immediate.details = action.details
-    if action.metadata:
-        response.dynamic_metadata.update({METADATA_NAMESPACE: dict(action.metadata)})
+    _add_metadata(response, action.metadata)
     return response
+
+
+def _add_metadata(response: pb.ProcessingResponse, metadata: Mapping[str, str | int]) -> None:
+    if not metadata:
+        return
+    # Field by field: Struct.update() takes three times as long.
+    fields = response.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
+    for name, value in metadata.items():
+        if isinstance(value, str):
+            fields[name].string_value = value
+        else:
+            fields[name].number_value = value
 
 
 def _set_headers(headers: Mapping[str, str]) -> Iterable[pb.HeaderValueOption]:
