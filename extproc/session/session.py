@@ -325,7 +325,8 @@ class Session:
         """Settle now, or first count the text of an answer that did not say what it cost."""
         seen = self._observation
         settled_by_usage = seen.usage is not None and seen.usage.is_complete and seen.finished
-        if settled_by_usage or self._native is not None or not seen.output_text or self._request is None:
+        told_by_envoy = self._native is not None and self._native.usage is not None
+        if settled_by_usage or told_by_envoy or not seen.output_text or self._request is None:
             return self._settle(at_ns, observed_output_tokens=None)
         self.state = State.COUNTING
         model = seen.model or self._request.model

@@ -436,6 +436,18 @@ def test_the_chunked_end_without_bytes_settles(open_policies: PolicySet) -> None
     assert book.settlement.basis is Basis.PROVIDER
 
 
+def test_trailers_without_usage_leave_the_text_to_be_counted(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request(body=chat_body(stream=True))
+    book.answer_headers(headers=STREAM_HEADERS)
+    book.answer_body(sse(delta("hello")), end=False)
+
+    book.play(ResponseTrailers(at_ns=book.now_ns))
+
+    assert book.settlement.basis is Basis.TOKENIZER
+    assert book.settlement.usage.output_tokens == len("hello")
+
+
 def test_trailers_after_a_read_body_settle_once(open_policies: PolicySet) -> None:
     book = Playbook(open_policies)
     book.request()
