@@ -42,6 +42,9 @@ _OPTIONS = (
     # Two processes that share a port would each get an unpredictable half of Envoy's connections.
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", 100_000),
+    # Envoy's connection_keepalive pings while answers stream past us in silence; gRPC would take the
+    # third ping for abuse (its default allows one in five minutes) and cut every open answer.
+    ("grpc.http2.max_ping_strikes", 0),
 )
 
 

@@ -48,7 +48,7 @@ def configure_logging(level: str) -> None:
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Their own lines repeat ours, or put request lines on record.
-    for noisy in ("uvicorn.access", "watchfiles.main"):
+    for noisy in ("uvicorn", "uvicorn.error", "watchfiles.main"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +29,7 @@ class Stack:
 
     `policies` is a folder to copy or a mapping of file name to text. With `portable`, or an Envoy that
     reads no usage itself, the bootstrap is `envoy/filter.yaml` pasted into a small one. `provider_port`
-    is a provider of the test's own in place of the demo's.
+    is a provider of the test's own in place of the demo's; `edit` changes the rendered bootstrap.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Stack:
         environment: Mapping[str, str] | None = None,
         otlp_endpoint: str | None = None,
         provider_port: int | None = None,
+        edit: Callable[[str], str] = str,
     ) -> None:
         self.folder = folder
         self.envoy_version = envoy
@@ -50,6 +51,7 @@ class Stack:
         self.portable = usage == "stream" if portable is None else portable
         self.environment = dict(environment or {})
         self.otlp_endpoint = otlp_endpoint
+        self._edit = edit
         self.policies = folder / "policies"
         self._given = policies
         self.gateway_port, self._envoy_admin_port, self._admin_port, self._demo_port = free_ports(4)
@@ -211,7 +213,7 @@ class Stack:
 
     def _start_envoy(self) -> Gateway:
         return start_envoy(
-            self._bootstrap(),
+            self._edit(self._bootstrap()),
             port=self.gateway_port,
             admin_port=self._envoy_admin_port,
             folder=self.folder,
