@@ -70,8 +70,9 @@ def response_headers(
 ) -> Continue:
     """Name the decision and the tightest limits; ask for the body where it must be read.
 
-    The body is asked for STREAMED whatever its type: BUFFERED turns an answer over Envoy's buffer
-    limit into a 500. Asking by override keeps the answer's content-length; a changed body loses it.
+    The body is asked for STREAMED whatever its type: BUFFERED turns an answer over the route's buffer
+    limit into a 500 (12 MB at 8 MiB, on 1.38 and 1.40). Asking by override keeps the answer's
+    content-length; a changed body loses it.
     """
     headers = {DECISION_ID: decision.id}
     if with_limits:

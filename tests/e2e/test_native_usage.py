@@ -181,6 +181,21 @@ def test_an_answer_of_five_megabytes_passes_and_is_reported(scripted: Stack) -> 
     assert len(response.content) > 5_000_000
 
 
+@pytest.mark.parametrize("version", ["1.38.3", "1.40.0"])
+def test_an_answer_over_the_buffer_limit_passes_where_the_session_reads_it(
+    tmp_path: Path, provider: int, version: str
+) -> None:
+    """Asked for BUFFERED, it would be a 500."""
+    answer(chat_json(padding="x" * 12_000_000))
+    with Stack(
+        tmp_path, envoy=version, usage="stream", policies=policies.FILES, provider_port=provider
+    ) as stack:
+        response = settled_as(stack, "provider")
+
+    assert response.status_code == 200
+    assert len(response.content) > 12_000_000
+
+
 def test_nesting_beyond_envoys_sixteen_levels_is_charged_as_reserved(scripted: Stack) -> None:
     deep: Any = 1
     for _ in range(17):
