@@ -179,7 +179,7 @@ class Decision:
     revision: str
     started_at_ns: int  # Unix time
     decided_at_ns: int
-    head: RequestHead
+    head: RequestHead  # without credentials and query
     identity: Identity = field(default_factory=Identity)
     request: AIRequest | None = None  # None where it was denied before, or could not be, classified
     tokens: TokenEstimate = field(default_factory=TokenEstimate)

@@ -237,7 +237,7 @@ class Evaluation:
             revision=self._policies.revision,
             started_at_ns=self._started_at_ns,
             decided_at_ns=at_ns,
-            head=self._head,
+            head=facts.without_credentials(self._head, self._withheld),
             identity=self._identity,
             request=self._request,
             tokens=self._tokens,

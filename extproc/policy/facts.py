@@ -6,6 +6,7 @@ Floor 1, pure. Never prompt text, never a credential: the headers that carry one
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
 from extproc.pb.ai_policy.v1 import facts_pb2
@@ -50,6 +51,16 @@ def build(
         facts.target.provider = _text(request.provider)
     facts.now.FromNanoseconds(at_ns)
     return facts
+
+
+def without_credentials(head: RequestHead, withheld: Collection[str] = ()) -> RequestHead:
+    """The head as a decision may keep it: no credential header, no query."""
+    headers = {
+        name: value
+        for name, value in head.headers.items()
+        if name not in CREDENTIAL_HEADERS and name not in withheld
+    }
+    return replace(head, headers=headers, path=head.path_only)
 
 
 def about_model(facts: facts_pb2.Facts, model: str) -> facts_pb2.Facts:

@@ -134,6 +134,15 @@ def test_an_allowed_request_continues_twice_and_its_headers_are_cleaned(open_pol
     assert book.decision.enforced_effect is Effect.ALLOW
 
 
+def test_a_decision_keeps_no_credential(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    headers = {"authorization": "Bearer sk-canary", "x-api-key": "sk-canary", "cookie": "sk-canary"}
+
+    book.request(chat_head(path="/v1/chat/completions?key=sk-canary", headers=headers))
+
+    assert "sk-canary" not in repr(book.decision)
+
+
 def test_a_json_answer_is_settled_by_what_the_provider_reports(limited: PolicySet) -> None:
     book = Playbook(limited)
     book.request()
