@@ -49,6 +49,7 @@ class PolicyFolder:
 
     async def follow(self) -> None:
         """Load again after every change, until cancelled."""
+        is_told = False
         while True:
             try:
                 async for _ in awatch(
@@ -60,8 +61,12 @@ class PolicyFolder:
                     recursive=False,
                 ):
                     await self.look()
-            except (FileNotFoundError, RuntimeError):
-                # The folder itself is gone; awatch needs one to start with.
+            except (OSError, RuntimeError) as error:
+                # The folder itself is gone, or the system has no watch left to give (a full
+                # fs.inotify.max_user_instances). Looking still works.
+                if not is_told:
+                    log.warning("policy folder cannot be watched; looking now and then", exc_info=error)
+                is_told = True
                 await self.look()
                 await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
 

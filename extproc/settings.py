@@ -6,7 +6,8 @@ Floor 3. The command line declares each with its unit and default; this room onl
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from extproc.errors import SettingsInvalid
@@ -14,6 +15,9 @@ from extproc.errors import SettingsInvalid
 # Below this a body is understood on the event loop: 16 KiB take tiktoken about a millisecond at
 # its slowest measured speed (about 15 MB/s), less than handing it to a thread and back.
 INLINE_BODY_BYTES = 16 * 1024
+
+PORTS = 2**16
+_PORT_DIGITS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +28,7 @@ class Settings:
     grpc: str = "127.0.0.1:50051"  # HOST:PORT or unix:PATH
     admin_host: str = "127.0.0.1"
     admin_port: int = 8080
-    admin_token: str = ""
+    admin_token: str = field(default="", repr=False)
     native_usage: bool = False
     deadline_s: float = 5.0  # for one verdict; below Envoy's message_timeout (10 s in envoy/)
     drain_s: float = 30.0  # for open streams after SIGTERM
@@ -39,14 +43,34 @@ class Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise SettingsInvalid("--tls-cert and --tls-key (EXTPROC_TLS_CERT, EXTPROC_TLS_KEY) go together")
         if self.tls_client_ca is not None and self.tls_cert is None:
-            raise SettingsInvalid("--tls-client-ca (EXTPROC_TLS_CLIENT_CA) needs --tls-cert and --tls-key")
+            raise SettingsInvalid(
+                "--tls-client-ca (EXTPROC_TLS_CLIENT_CA) needs --tls-cert and --tls-key "
+                "(EXTPROC_TLS_CERT, EXTPROC_TLS_KEY)"
+            )
         if self.tls_cert is not None and self.grpc.startswith("unix:"):
-            raise SettingsInvalid("--tls-cert needs a TCP address in --grpc (EXTPROC_GRPC)")
+            raise SettingsInvalid(
+                "--tls-cert (EXTPROC_TLS_CERT) needs a TCP address in --grpc (EXTPROC_GRPC)"
+            )
+        self._check_numbers()
         if not self.admin_is_loopback and not self.admin_token:
             raise SettingsInvalid(
-                f"--admin-host {self.admin_host} is not loopback: "
+                f"--admin-host (EXTPROC_ADMIN_HOST) {self.admin_host!r} is not loopback: "
                 "set EXTPROC_ADMIN_TOKEN to the bearer token that readers must send"
             )
+
+    def _check_numbers(self) -> None:
+        if not 0 <= self.admin_port < PORTS:
+            raise SettingsInvalid(
+                f"--admin-port (EXTPROC_ADMIN_PORT) is {self.admin_port}; set 0 to {PORTS - 1}"
+            )
+        if not 0 < self.deadline_s < math.inf:
+            raise SettingsInvalid(
+                f"--deadline-s (EXTPROC_DEADLINE_S) is {self.deadline_s:g}; set seconds above 0"
+            )
+        if not 0 <= self.drain_s < math.inf:
+            raise SettingsInvalid(f"--drain-s (EXTPROC_DRAIN_S) is {self.drain_s:g}; set seconds, 0 or more")
+        if self.threads < 1:
+            raise SettingsInvalid(f"--threads (EXTPROC_THREADS) is {self.threads}; set 1 or more")
 
     @property
     def admin_is_loopback(self) -> bool:
@@ -67,5 +91,8 @@ def check_grpc_address(address: str) -> None:
             raise SettingsInvalid(accepted)
         return
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 <= int(port) < 2**16:
+    # `isdigit` alone is true of superscripts, which are no number.
+    is_port = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS and int(port) < PORTS
+    is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    if not host or not is_port or is_bare_ipv6:
         raise SettingsInvalid(accepted)
