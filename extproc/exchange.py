@@ -74,11 +74,19 @@ class Edge:
     # Work that outlives its stream: settlements of clients that left.
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run in the background and keep the reference that asyncio does not."""
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run in the background and keep the reference that asyncio does not; a failure is logged."""
         task = asyncio.get_running_loop().create_task(work)
         self.background.add(task)
-        task.add_done_callback(self.background.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.background.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("background work failed", exc_info=error)
+            self.metrics.failures.add(1, error_type="internal")
 
 
 class Exchange:
@@ -89,9 +97,10 @@ class Exchange:
         self._edge = edge
         self._parent = parent
         self._todo: deque[Action] = deque()
-        # An answer that takes time, and when we stop waiting for it (the loop's clock).
+        # An answer that takes time.
         self._answer: asyncio.Future[Event] | None = None
-        self._answer_due_s = 0.0
+        # When we stop waiting for whatever Envoy's last message needs (the loop's clock).
+        self._due_s = 0.0
 
     async def run(self, stream: Stream) -> None:
         """Serve until Envoy closes the stream. Raises whatever must abort it."""
@@ -109,6 +118,7 @@ class Exchange:
                     message, reading = reading.result(), None
                 if not isinstance(message, pb.ProcessingRequest):
                     return
+                self._due_s = asyncio.get_running_loop().time() + self._edge.deadline_s
                 await self._advance(wire.decode(message, self._edge.clock_ns()), stream)
         finally:
             if reading is not None:
@@ -121,7 +131,7 @@ class Exchange:
         if answer is None:
             await asyncio.wait({reading})
             return None
-        timeout_s = max(0.0, self._answer_due_s - asyncio.get_running_loop().time())
+        timeout_s = max(0.0, self._due_s - asyncio.get_running_loop().time())
         await asyncio.wait({reading, answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             self._answer = None
@@ -136,19 +146,21 @@ class Exchange:
         await self._advance(await answer, None)
 
     async def _advance(self, event: Event, stream: Stream | None) -> None:
-        """Feed an event and do what it asks for; `stream` is None once Envoy is gone."""
+        """Feed an event and do what it asks for; `stream` is None where Envoy is not answered."""
         events = deque([event])
+        # A late answer comes while the stream may be in the middle of a write: it keeps out of its list.
+        todo = deque[Action]() if stream is None else self._todo
         while events:
-            self._todo.extend(self._session.receive(events.popleft()))
-            while self._todo:
-                action = self._todo[0]
+            todo.extend(self._session.receive(events.popleft()))
+            while todo:
+                action = todo[0]
                 if isinstance(action, Continue | RespondImmediately):
                     if stream is not None:
                         await stream.write(wire.encode(action))
-                    self._todo.popleft()
+                    todo.popleft()
                     continue
                 # Taken off first: whatever happens, it is not done twice.
-                self._todo.popleft()
+                todo.popleft()
                 answer = await self._do(action)
                 if answer is not None:
                     events.append(answer)
@@ -164,11 +176,14 @@ class Exchange:
             case Reserve():
                 if edge.store.is_immediate:
                     return await self._reserved(action)
-                self._wait_for(asyncio.ensure_future(self._reserved(action)))
+                self._answer = asyncio.ensure_future(self._reserved(action))
             case Defer(event=event):
                 return event
-            case Settle(settlement=settlement):
+            case Settle(settlement=settlement) if edge.store.is_immediate:
                 await self._settle(settlement)
+            case Settle(settlement=settlement):
+                # Envoy cancels us once it has our last answer; what was begun must still be ended.
+                await asyncio.shield(edge.spawn(self._settle(settlement)))
             case Report():
                 self._report(action)
         return None
@@ -176,12 +191,8 @@ class Exchange:
     def _now_or_later(self, size: int, compute: Callable[[], Event]) -> Event | None:
         if size <= INLINE_BODY_BYTES:
             return compute()
-        self._wait_for(asyncio.get_running_loop().run_in_executor(self._edge.pool, compute))
+        self._answer = asyncio.get_running_loop().run_in_executor(self._edge.pool, compute)
         return None
-
-    def _wait_for(self, answer: asyncio.Future[Event]) -> None:
-        self._answer = answer
-        self._answer_due_s = asyncio.get_running_loop().time() + self._edge.deadline_s
 
     def _understood(self, action: Understand) -> Understood:
         edge = self._edge
@@ -204,7 +215,7 @@ class Exchange:
         tokens = self._edge.tokenizer.count(action.text, provider=action.provider, model=action.model)
         return OutputCounted(at_ns=self._edge.clock_ns(), tokens=tokens)
 
-    async def _reserved(self, action: Reserve) -> ChargesReserved | StoreFailed:
+    async def _reserved(self, action: Reserve) -> Event:
         at_ns = self._edge.clock_ns()
         try:
             outcomes = await self._edge.store.reserve(action.decision_id, action.charges, at_ns // 1000)

@@ -1,0 +1,621 @@
+"""One stream's waiting: order of writes, answers that come late, streams that end at any point."""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event as ThreadEvent
+from typing import Any
+
+import pytest
+
+from extproc import exchange
+from extproc.decision import Charge, ChargeOutcome
+from extproc.errors import ProtocolViolation, StoreUnavailable
+from extproc.exchange import Edge, Exchange
+from extproc.measure.learned import LearnedOutputs
+from extproc.measure.tokens import Tokenizer
+from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
+from extproc.policy import policyset
+from extproc.policy.policyset import PolicySet
+from extproc.session.session import Session, SessionSettings
+from extproc.session.transitions import State
+from extproc.settings import INLINE_BODY_BYTES
+from extproc.store.memory import MemoryStore
+from extproc.telemetry import Metrics, Tracing, parent_of
+
+POLICIES = """
+apiVersion: ai-policy/v1
+kind: Defaults
+metadata: {name: defaults}
+spec: {access: allow}
+---
+apiVersion: ai-policy/v1
+kind: RateLimit
+metadata: {name: tokens}
+spec: {limit: {tokens: 1000000, per: 24h, burst: 1000000}, onError: ON_ERROR}
+"""
+AT_NS = 1_790_000_000_000_000_000
+END = object()
+BROKEN = RuntimeError("the stream broke")
+
+
+class List:
+    """A stream that is a list: reads what `send` put in, notes what was written.
+
+    Writes wait while `may_write` is clear, and fail from the one numbered `breaks_at`.
+    """
+
+    def __init__(self, *messages: object) -> None:
+        self._messages: asyncio.Queue[object] = asyncio.Queue()
+        self.written: list[str] = []
+        self.writing = asyncio.Event()
+        self.may_write = asyncio.Event()
+        self.may_write.set()
+        self.breaks_at = -1
+        self.send(*messages)
+
+    def send(self, *messages: object) -> None:
+        for message in messages:
+            self._messages.put_nowait(message)
+
+    async def read(self) -> Any:
+        return await self._messages.get()
+
+    async def write(self, message: bytes) -> None:
+        self.writing.set()
+        await self.may_write.wait()
+        if len(self.written) == self.breaks_at:
+            raise BROKEN
+        kind = pb.ProcessingResponse.FromString(message).WhichOneof("response")
+        self.written.append(kind or "nothing")
+
+
+class Noted(MemoryStore):
+    """A memory store that notes its calls in order, and answers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.settled: list[dict[str, int]] = []
+        self.effective = 0  # settlements that changed anything
+        self.reserving, self.settling = asyncio.Event(), asyncio.Event()
+        self.may_reserve, self.may_settle = asyncio.Event(), asyncio.Event()
+        self.may_reserve.set()
+        self.may_settle.set()
+        self.error: Exception | None = None
+        self.settle_error: Exception | None = None
+
+    async def reserve(
+        self, decision_id: str, charges: tuple[Charge, ...], at_us: int
+    ) -> tuple[ChargeOutcome, ...]:
+        self.calls.append("reserve")
+        self.reserving.set()
+        await self.may_reserve.wait()
+        if self.error is not None:
+            raise self.error
+        return await super().reserve(decision_id, charges, at_us)
+
+    async def settle(self, decision_id: str, amounts: Mapping[str, int], at_us: int) -> bool:
+        self.calls.append("settle")
+        self.settling.set()
+        await self.may_settle.wait()
+        if self.settle_error is not None:
+            raise self.settle_error
+        self.settled.append(dict(amounts))
+        has_settled = await super().settle(decision_id, amounts, at_us)
+        self.effective += has_settled
+        return has_settled
+
+    def forget(self) -> int:
+        """Drop the reservations that nobody settled, and say how many there were."""
+        left = len(self._open)
+        self._open.clear()
+        return left
+
+
+@dataclass
+class Run:
+    """One exchange and everything around it."""
+
+    edge: Edge
+    store: Noted
+    session: Session
+    stream: List
+    exchange: Exchange
+    task: asyncio.Task[None] = field(init=False)
+
+    def begin(self) -> "Run":
+        self.task = asyncio.get_running_loop().create_task(self.exchange.run(self.stream))
+        return self
+
+    async def cancel(self) -> None:
+        self.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.task
+
+    async def quiet(self) -> None:
+        """Everything in the background is done."""
+        while self.edge.background:
+            await asyncio.wait(self.edge.background)
+
+    async def written(self, count: int) -> list[str]:
+        async with asyncio.timeout(30):
+            while len(self.stream.written) < count:  # noqa: ASYNC110  a list sends no event
+                await asyncio.sleep(0.001)
+        return self.stream.written
+
+
+Make = Callable[..., Run]
+
+
+def policies(tmp_path: Path, on_error: str) -> PolicySet:
+    folder = tmp_path / on_error
+    folder.mkdir()
+    (folder / "all.yaml").write_text(POLICIES.replace("ON_ERROR", on_error))
+    return policyset.load(folder)
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    made: list[Run] = []
+
+    def make_one(
+        *messages: object, immediate: bool = False, deadline_s: float = 30.0, on_error: str = "allow"
+    ) -> Run:
+        store = Noted()
+        store.is_immediate = immediate
+        edge = Edge(
+            store=store,
+            tokenizer=Tokenizer({}),
+            learned=LearnedOutputs(),
+            tracing=Tracing(instance_id="test", version="0"),
+            metrics=Metrics(version="0"),
+            pool=ThreadPoolExecutor(1),
+            clock_ns=lambda: AT_NS,
+            deadline_s=deadline_s,
+        )
+        session = Session(policies(tmp_path, on_error), decision_id="d-1", settings=SessionSettings())
+        run = Run(edge, store, session, List(*messages), Exchange(session, edge, parent_of({}, {})))
+        made.append(run)
+        return run
+
+    yield make_one
+    for run in made:
+        await run.quiet()
+        assert run.store.forget() == 0, "a reservation was forgotten"
+        assert run.store.effective <= 1, "settled twice"
+        run.edge.pool.shutdown()
+        run.edge.metrics.close()
+
+
+def header_map(**headers: str) -> pb.HttpHeaders:
+    pairs = [
+        pb.HeaderValue(key=name.replace("__", ":").replace("_", "-"), raw_value=value.encode())
+        for name, value in headers.items()
+    ]
+    return pb.HttpHeaders(headers=pb.HeaderMap(headers=pairs))
+
+
+def chunk_of(body: bytes, *, end: bool) -> pb.ProcessingRequest:
+    return pb.ProcessingRequest(response_body=pb.HttpBody(body=body, end_of_stream=end))
+
+
+def body_of(text: str) -> pb.ProcessingRequest:
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], "max_tokens": 10}
+    return pb.ProcessingRequest(request_body=pb.HttpBody(body=json.dumps(body).encode(), end_of_stream=True))
+
+
+HEADERS = pb.ProcessingRequest(
+    request_headers=header_map(__method="POST", __path="/v1/chat/completions", __authority="gateway")
+)
+BODY = body_of("hi")
+LARGE = body_of("word " * INLINE_BODY_BYTES)
+REQUEST_TRAILERS = pb.ProcessingRequest(request_trailers=pb.HttpTrailers())
+ANSWER_HEADERS = pb.ProcessingRequest(
+    response_headers=header_map(__status="200", content_type="application/json")
+)
+ANSWER = chunk_of(
+    json.dumps(
+        {
+            "object": "chat.completion",
+            "model": "gpt-4o-mini",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "hello"}}],
+            "usage": {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11},
+        }
+    ).encode(),
+    end=True,
+)
+ENVOYS_TIMEOUT = pb.ProcessingRequest(
+    response_headers=header_map(__status="504", content_type="application/json")
+)
+WHOLE = (HEADERS, BODY, ANSWER_HEADERS, ANSWER)
+WRITTEN = ["request_headers", "request_body", "response_headers", "response_body"]
+
+
+# --- the plain way
+
+
+@pytest.mark.parametrize("immediate", [True, False])
+async def test_a_whole_exchange_is_answered_in_order_and_settled_once(make: Make, immediate: bool) -> None:  # noqa: FBT001
+    run = make(*WHOLE, END, immediate=immediate).begin()
+
+    await run.task
+    await run.quiet()
+
+    assert run.stream.written == WRITTEN
+    assert run.store.calls == ["reserve", "settle"]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[11]]
+
+
+@pytest.mark.parametrize("end", range(len(WHOLE) + 1))
+@pytest.mark.parametrize("immediate", [True, False])
+@pytest.mark.parametrize("body", [BODY, LARGE], ids=["small", "large"])
+async def test_a_stream_may_end_after_any_message(
+    make: Make,
+    end: int,
+    immediate: bool,  # noqa: FBT001
+    body: pb.ProcessingRequest,
+) -> None:
+    messages = [HEADERS, body, ANSWER_HEADERS, ANSWER][:end]
+    run = make(immediate=immediate).begin()
+    for number, message in enumerate(messages, 1):
+        run.stream.send(message)
+        await run.written(number)
+    run.stream.send(END)
+
+    await run.task
+    await run.quiet()
+
+    assert run.stream.written == WRITTEN[:end]
+    assert len(run.store.settled) == (end >= 2)
+    assert run.session.is_over
+
+
+@pytest.mark.parametrize("end", range(len(WHOLE)))
+@pytest.mark.parametrize("immediate", [True, False])
+async def test_a_write_that_fails_ends_the_stream_and_nothing_is_done_twice(
+    make: Make,
+    end: int,
+    immediate: bool,  # noqa: FBT001
+) -> None:
+    run = make(*WHOLE, END, immediate=immediate)
+    run.stream.breaks_at = end
+    run.begin()
+
+    with pytest.raises(RuntimeError, match="the stream broke"):
+        await run.task
+    await run.quiet()
+
+    assert run.stream.written == WRITTEN[:end]
+    assert run.store.calls == ([] if end == 0 else ["reserve", "settle"])
+    assert run.session.is_over
+
+
+async def test_a_failed_last_write_still_settles_what_was_reported(make: Make) -> None:
+    run = make(*WHOLE)
+    run.stream.breaks_at = 3
+    run.begin()
+
+    with pytest.raises(RuntimeError):
+        await run.task
+    await run.quiet()
+
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[11]]
+
+
+# --- cancelled
+
+
+@pytest.mark.parametrize("end", range(len(WHOLE)))
+async def test_a_task_cancelled_in_the_middle_of_a_write_still_settles(make: Make, end: int) -> None:
+    run = make().begin()
+    for number, message in enumerate(WHOLE[:end], 1):
+        run.stream.send(message)
+        await run.written(number)
+    run.stream.may_write.clear()
+    run.stream.writing.clear()
+    run.stream.send(WHOLE[end])
+    await run.stream.writing.wait()
+
+    await run.cancel()
+    await run.quiet()
+
+    assert run.stream.written == WRITTEN[:end]
+    assert len(run.store.settled) == (end >= 1)
+    assert run.session.is_over
+
+
+async def test_a_task_cancelled_while_the_store_reserves_gives_back_what_it_took(make: Make) -> None:
+    run = make(HEADERS, BODY)
+    run.store.may_reserve.clear()
+    run.begin()
+    await run.store.reserving.wait()
+
+    await run.cancel()
+    run.store.may_reserve.set()
+    await run.quiet()
+
+    assert run.session.state is State.ABANDONED
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[0]]
+
+
+async def test_a_task_cancelled_while_the_store_settles_lets_it_end(make: Make) -> None:
+    """Envoy closes the stream as soon as it has our last answer, in the middle of the settlement."""
+    run = make(*WHOLE)
+    run.store.may_settle.clear()
+    run.begin()
+    await run.store.settling.wait()
+
+    await run.cancel()
+    run.store.may_settle.set()
+    await run.quiet()
+
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[11]]
+
+
+async def test_a_cancelled_task_still_reports_what_was_decided_and_settled(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(*WHOLE)
+    told: list[str] = []
+    monkeypatch.setattr(run.edge.metrics, "decided", lambda _: told.append("decided"))
+    monkeypatch.setattr(run.edge.metrics, "settled", lambda *_: told.append("settled"))
+    run.store.may_settle.clear()
+    run.begin()
+    await run.store.settling.wait()
+
+    await run.cancel()
+    run.store.may_settle.set()
+    await run.quiet()
+
+    assert told == ["decided", "settled"]
+
+
+# --- late
+
+
+async def test_the_deadline_passes_once_and_the_late_answer_is_given_back(make: Make) -> None:
+    run = make(HEADERS, BODY, deadline_s=0.01, on_error="deny")
+    run.store.may_reserve.clear()
+    run.begin()
+
+    written = list(await run.written(2))
+    run.store.may_reserve.set()
+    await run.quiet()
+    run.stream.send(END)
+    await run.task
+
+    assert written == ["request_headers", "immediate_response"]
+    assert run.stream.written == written
+    assert run.store.calls == ["reserve", "settle"]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[0]]
+
+
+async def test_an_answer_that_comes_late_keeps_out_of_a_write_that_is_under_way(make: Make) -> None:
+    """The deadline's denial waits for a slow connection while the store answers after all."""
+    run = make(HEADERS, BODY, deadline_s=0.01, on_error="deny")
+    run.store.may_reserve.clear()
+    run.begin()
+    await run.written(1)
+    run.stream.may_write.clear()
+    run.stream.writing.clear()
+    await run.stream.writing.wait()
+
+    run.store.may_reserve.set()
+    await run.quiet()
+    run.stream.may_write.set()
+    await run.written(2)
+    run.stream.send(END)
+    await run.task
+    await run.quiet()
+
+    assert run.stream.written == ["request_headers", "immediate_response"]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[0]]
+
+
+async def test_a_request_allowed_without_its_store_is_forwarded_and_settles_to_nothing_later(
+    make: Make,
+) -> None:
+    run = make(HEADERS, BODY, deadline_s=0.01)
+    run.store.may_reserve.clear()
+    run.begin()
+    await run.written(2)
+    run.stream.send(ANSWER_HEADERS, ANSWER)
+    await run.written(4)
+    run.stream.send(END)
+    await run.task
+
+    run.store.may_reserve.set()
+    async with asyncio.timeout(30):
+        await run.quiet()
+
+    assert run.stream.written == WRITTEN
+    # The first found nothing to settle yet; the second gave back what came after it.
+    assert run.store.calls == ["reserve", "settle", "settle"]
+    assert run.store.effective == 1
+    assert set(run.store.settled[-1].values()) == {0}
+
+
+async def test_understanding_and_reserving_share_one_deadline(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with a deadline of its own, together they would outlast Envoy's message_timeout."""
+    run = make(HEADERS, LARGE)
+    due: list[float] = []
+    plain = run.exchange._answer_before
+
+    async def noted(reading: asyncio.Task[Any]) -> Any:
+        due.append(run.exchange._due_s)
+        return await plain(reading)
+
+    monkeypatch.setattr(run.exchange, "_answer_before", noted)
+    run.begin()
+    await run.written(2)
+    run.stream.send(END)
+    await run.task
+
+    waits_for_understanding, waits_for_store = due[:2]
+    assert waits_for_understanding == waits_for_store
+
+
+async def test_a_body_that_takes_too_long_to_understand_is_denied_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(HEADERS, LARGE, deadline_s=0.01)
+    may_understand = ThreadEvent()
+    plain = run.exchange._understood
+
+    def slow(action: Any) -> Any:
+        may_understand.wait(30)
+        return plain(action)
+
+    monkeypatch.setattr(run.exchange, "_understood", slow)
+    run.begin()
+    written = list(await run.written(2))
+    may_understand.set()
+    await run.quiet()
+    run.stream.send(END)
+    await run.task
+
+    assert written == ["request_headers", "immediate_response"]
+    assert run.stream.written == written
+    assert run.store.calls == []
+
+
+# --- two messages while an answer is pending
+
+
+async def test_trailers_that_come_while_the_store_thinks_are_answered_after_the_body(make: Make) -> None:
+    run = make(HEADERS, BODY, REQUEST_TRAILERS)
+    run.store.may_reserve.clear()
+    run.begin()
+    await run.store.reserving.wait()
+    async with asyncio.timeout(30):
+        while not run.session._owes_trailers:  # noqa: ASYNC110  the session sends no event
+            await asyncio.sleep(0.001)
+    early = list(run.stream.written)
+
+    run.store.may_reserve.set()
+    await run.written(3)
+    run.stream.send(ANSWER_HEADERS, ANSWER, END)
+    await run.task
+
+    assert early == ["request_headers"]
+    assert run.stream.written == [*WRITTEN[:2], "request_trailers", *WRITTEN[2:]]
+
+
+async def test_envoys_own_answer_overtakes_ours_and_what_was_taken_is_given_back(make: Make) -> None:
+    run = make(HEADERS, BODY, REQUEST_TRAILERS, ENVOYS_TIMEOUT)
+    run.store.may_reserve.clear()
+    run.begin()
+    await run.written(2)
+
+    run.store.may_reserve.set()
+    run.stream.send(END)
+    await run.task
+    await run.quiet()
+
+    assert run.stream.written == ["request_headers", "response_headers"]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[0]]
+
+
+async def test_a_second_body_while_the_first_is_pending_aborts_and_gives_back(make: Make) -> None:
+    run = make(HEADERS, BODY, BODY)
+    run.store.may_reserve.clear()
+    run.begin()
+
+    with pytest.raises(ProtocolViolation, match="RequestBody in state reserving"):
+        await run.task
+    run.store.may_reserve.set()
+    await run.quiet()
+
+    assert run.stream.written == ["request_headers"]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[0]]
+
+
+# --- failures
+
+
+async def test_a_store_that_breaks_aborts_the_stream_and_leaves_nothing_running(make: Make) -> None:
+    run = make(HEADERS, BODY)
+    run.store.error = ValueError("a bug")
+    run.begin()
+
+    with pytest.raises(ValueError, match="a bug"):
+        await run.task
+    await run.quiet()
+
+    assert run.stream.written == ["request_headers"]
+
+
+async def test_a_store_that_breaks_after_its_caller_left_is_on_record(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make(HEADERS, BODY)
+    run.store.may_reserve.clear()
+    run.store.error = ValueError("a bug")
+    run.begin()
+    await run.store.reserving.wait()
+    await run.cancel()
+
+    with caplog.at_level(logging.ERROR, logger=exchange.__name__):
+        run.store.may_reserve.set()
+        await run.quiet()
+
+    assert [record.getMessage() for record in caplog.records] == ["background work failed"]
+    assert b'ai_policy_failures_total{error_type="internal"} 1.0' in run.edge.metrics.exposition()
+
+
+async def test_a_settlement_that_fails_is_counted_and_the_answer_stays_whole(make: Make) -> None:
+    run = make(*WHOLE, END)
+    run.store.settle_error = StoreUnavailable("connection refused")
+    run.begin()
+
+    await run.task
+    await run.quiet()
+
+    assert run.stream.written == WRITTEN
+    assert b'ai_policy_failures_total{error_type="settlement_failed"} 1.0' in run.edge.metrics.exposition()
+    # Too much is held until the reservation expires; nothing is given away.
+    assert run.store.forget() == 1
+
+
+async def test_what_is_no_message_of_the_protocol_aborts(make: Make) -> None:
+    run = make(pb.ProcessingRequest()).begin()
+
+    with pytest.raises(ProtocolViolation):
+        await run.task
+    await run.quiet()
+
+    assert run.stream.written == []
+
+
+async def test_waiting_keeps_one_read_at_a_time(make: Make) -> None:
+    """A second read beside one that waits would swallow a message."""
+    run = make(HEADERS, LARGE)
+    reads: list[int] = []
+    plain: Callable[[], Awaitable[Any]] = run.stream.read
+    open_reads = 0
+
+    async def counted() -> Any:
+        nonlocal open_reads
+        open_reads += 1
+        reads.append(open_reads)
+        try:
+            return await plain()
+        finally:
+            open_reads -= 1
+
+    run.stream.read = counted  # type: ignore[method-assign]  # the stream is this test's own
+    run.begin()
+    await run.written(2)
+    run.stream.send(ANSWER_HEADERS, ANSWER, END)
+    await run.task
+
+    assert set(reads) == {1}
+    assert run.stream.written == WRITTEN
