@@ -66,7 +66,9 @@ def _type(schema: Any, *, depth: int) -> str:
         return " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
     kind = schema.get("type")
     if isinstance(kind, list):
-        return " | ".join(_type({**schema, "type": one}, depth=depth + 1) for one in kind)
+        # Each kind once: one that is repeated would show what is below it as often, at every level.
+        kinds = dict.fromkeys(one if isinstance(one, str) else "any" for one in kind)
+        return " | ".join(_type({**schema, "type": one}, depth=depth + 1) for one in kinds)
     if kind == "array":
         return f"{_type(schema.get('items'), depth=depth + 1)}[]"
     if kind == "object" and isinstance(schema.get("properties"), dict):

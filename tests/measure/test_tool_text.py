@@ -55,6 +55,16 @@ def test_a_flat_definition_reads_like_a_nested_one() -> None:
     assert typescript(['{"type": "function", "name": "f"}']) == nested
 
 
+def test_repeated_kinds_never_make_a_text_larger_than_its_schema() -> None:
+    repeated = ["object"] * 4
+    for kinds in (repeated, [*repeated, *[repeated] * 4], ["object", "array"]):
+        schema: dict[str, Any] = {"type": "string"}
+        for _ in range(7):
+            schema = {"type": kinds, "properties": {"a": schema}, "items": {"type": "string"}}
+
+        assert len(render(schema)) <= len(json.dumps(schema)) + len(render(None))
+
+
 def test_a_schema_that_never_ends_is_cut_off() -> None:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(200):
