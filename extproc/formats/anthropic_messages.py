@@ -56,7 +56,7 @@ class AnthropicMessages:
             provider=call.provider,
             operation=call.operation,
             model=model,
-            models=fields.distinct([model, *fallbacks]),
+            models=fields.models([model, *fallbacks]),
             stream=fields.flag(body, "stream"),
             message_count=message_count,
             tools=tool_names,

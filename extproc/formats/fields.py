@@ -16,6 +16,8 @@ from extproc.errors import RequestRefused
 MAX_COUNT = 2**31 - 1
 # The longest known names are Bedrock ARNs and fine-tuned models, below 200.
 MAX_NAME_CHARS = 256
+# Every access rule is asked about every model, on the event loop. Routers take a handful of fallbacks.
+MAX_MODELS = 64
 
 JSON = Mapping[str, Any]
 
@@ -113,6 +115,15 @@ def check_case(body: JSON, known: frozenset[str], at: str) -> None:
     for key in body:
         if key not in known and (fold := key.casefold()) in known:
             raise wrong(at, f"has a key that differs from {fold} only in case")
+
+
+def models(names: list[str]) -> tuple[str, ...]:
+    """Each model that a body names once, its own first. Raises `RequestRefused` above `MAX_MODELS`."""
+    found = distinct(names)
+    if len(found) > MAX_MODELS:
+        message = f"The request body names more than {MAX_MODELS} models."
+        raise RequestRefused(status=400, code=Reason.BODY_MALFORMED, message=message)
+    return found
 
 
 def distinct(names: list[str]) -> tuple[str, ...]:

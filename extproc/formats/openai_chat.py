@@ -123,7 +123,7 @@ def _read_models(body: JSON, model: str) -> tuple[str, ...]:
         numbered = {str(number): name for number, name in enumerate(alternatives)}
         named += [fields.required_name(numbered, key, "/models") for key in numbered]
     named += [fields.name(fallback, "model", at) for at, fallback in fields.objects(body, "fallbacks")]
-    return fields.distinct(named)
+    return fields.models(named)
 
 
 def _read_messages(body: JSON, content: Content) -> int:

@@ -41,6 +41,13 @@ def test_a_full_body_is_read_in_the_words_of_policies() -> None:
     assert request.end_user == "user-7"
 
 
+def test_a_body_that_names_too_many_models_is_refused() -> None:
+    fallbacks = [{"model": f"m{number}"} for number in range(64)]
+
+    with pytest.raises(RequestRefused, match="more than 64 models"):
+        parse(HELLO | {"fallbacks": fallbacks})
+
+
 def test_the_prompt_holds_everything_the_model_reads() -> None:
     prompt = recorded().prompt
 

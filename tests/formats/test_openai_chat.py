@@ -87,6 +87,15 @@ def test_null_is_absent() -> None:
     assert parse(HELLO | nulls) == parse(HELLO)
 
 
+def test_a_body_that_names_too_many_models_is_refused() -> None:
+    """Each is asked about, so their number is what a request costs us."""
+    names = [f"m{number}" for number in range(64)]
+
+    assert parse(HELLO | {"model": "m0", "models": names * 2}).request.models == tuple(names)
+    with pytest.raises(RequestRefused, match="more than 64 models"):
+        parse(HELLO | {"model": "m0", "models": [*names, "m64"]})
+
+
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [
