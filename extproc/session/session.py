@@ -114,13 +114,14 @@ class Session:
         denial = self._evaluation.check_headers()
         if denial is not None:
             return self._deny(denial, event.at_ns)
-        if self._call is None:
+        may_be_unclassified = self._policies.defaults.unclassified is Effect.ALLOW
+        if self._call is None and not (head.has_body and may_be_unclassified):
             # Nothing a body holds could classify it: decided before a byte is buffered.
             return self._judge(None, TokenEstimate(), event.at_ns)
         if head.has_body:
             self.state = State.AWAITING_BODY
             return [Continue(phase=RequestHeaders)]
-        if self._call.operation == "control":
+        if self._call is not None and self._call.operation == "control":
             return self._judge(_control(self._call), TokenEstimate(), event.at_ns)
         refused = RequestRefused(
             status=400, code="body_missing", message="This endpoint needs a JSON body; the request has none."
@@ -130,7 +131,13 @@ class Session:
     def _on_request_body(self, event: RequestBody) -> list[Action]:
         self._answers_phase = RequestBody
         limit = self._policies.defaults.max_body_bytes
-        return [Understand(head=self._head, body=event.body, max_body_bytes=limit)]
+        if self._call is not None:
+            self.state = State.UNDERSTANDING
+            return [Understand(head=self._head, body=event.body, max_body_bytes=limit)]
+        # No format reads this body, and it passes as it is where the rules allow that.
+        if len(event.body) > limit:
+            return self._deny(self._evaluation.refuse(self._too_large()), event.at_ns)
+        return self._judge(None, TokenEstimate(), event.at_ns)
 
     def _on_understood(self, event: Understood) -> list[Action]:
         if event.refused is not None:
@@ -201,6 +208,12 @@ class Session:
 
     # --- replies that Envoy makes
 
+    def _on_reply_before_request(self, event: ResponseHeaders) -> list[Action]:
+        """A filter before ours answered, such as one that verifies callers; we never saw the request."""
+        if not event.is_local_reply:
+            raise ProtocolViolation("an answer to a request that we were not shown")
+        return self._on_pass_with_id(event)
+
     def _on_reply_before_body(self, event: ResponseHeaders) -> list[Action]:
         """Nothing was forwarded yet, so this answer is Envoy's; a 413 gets the caller's dialect."""
         if not event.is_local_reply and event.status < 400:  # noqa: PLR2004  errors
@@ -208,13 +221,15 @@ class Session:
             raise ProtocolViolation("an answer before the request was inspected")
         if event.status != answers.CONTENT_TOO_LARGE:
             return self._on_pass_with_id(event)
+        return self._deny(self._evaluation.refuse(self._too_large()), event.at_ns)
+
+    def _too_large(self) -> RequestRefused:
         limit = self._policies.defaults.max_body_bytes
-        refused = RequestRefused(
-            status=event.status,
+        return RequestRefused(
+            status=answers.CONTENT_TOO_LARGE,
             code="body_too_large",
             message=f"The request body is larger than {limit} bytes, the most this gateway accepts.",
         )
-        return self._deny(self._evaluation.refuse(refused), event.at_ns)
 
     def _on_reply_before_verdict(self, event: ResponseHeaders) -> list[Action]:
         return self._on_pass_with_id(event)

@@ -53,9 +53,11 @@ _VERDICT = (RESERVING, FORWARDED, DENIED)
 
 TRANSITIONS: dict[tuple[State, type[Event]], Transition] = {
     (START, RequestHeaders): ("on_request_headers", (AWAITING_BODY, *_VERDICT)),
+    # A filter before ours answered; Envoy shows every answer to every filter.
+    (START, ResponseHeaders): ("on_reply_before_request", (ABANDONED,)),
     (START, StreamClosed): ("on_nothing", (ABANDONED,)),
     # Envoy buffers the whole body before it sends one message.
-    (AWAITING_BODY, RequestBody): ("on_request_body", (UNDERSTANDING,)),
+    (AWAITING_BODY, RequestBody): ("on_request_body", (UNDERSTANDING, *_VERDICT)),
     # Over the buffer limit, or too slow: Envoy answers by itself and shows us that answer.
     (AWAITING_BODY, ResponseHeaders): ("on_reply_before_body", (DENIED,)),
     (AWAITING_BODY, StreamClosed): ("on_nothing", (ABANDONED,)),

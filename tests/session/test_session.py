@@ -552,6 +552,46 @@ def test_a_path_nobody_claims_is_refused_before_its_body_is_buffered(open_polici
     assert book.decision.reason is Reason.UNCLASSIFIED
 
 
+UNCLASSIFIED = """
+apiVersion: ai-policy/v1
+kind: Defaults
+metadata: {name: defaults}
+spec: {access: allow, unclassified: allow, maxBodyBytes: 10}
+---
+apiVersion: ai-policy/v1
+kind: RateLimit
+metadata: {name: two-requests}
+spec: {limit: {requests: 2, per: 1m, burst: 2}}
+"""
+
+
+def uninspected(tmp_path: Path) -> Playbook:
+    (tmp_path / "all.yaml").write_text(UNCLASSIFIED)
+    return Playbook(policyset.load(tmp_path))
+
+
+def test_a_request_that_no_format_reads_passes_with_its_body_where_that_is_allowed(tmp_path: Path) -> None:
+    book = uninspected(tmp_path)
+
+    said = book.request(chat_head(path="/v1/embeddings"), b"0123456789")
+
+    assert [type(action) for action in said] == [Continue, Continue]
+    book.answer_headers()
+    book.close()
+    assert sorted(book.settlement.amounts.values()) == [1]
+
+
+def test_a_body_that_no_format_reads_has_the_same_limit_to_the_byte(tmp_path: Path) -> None:
+    book = uninspected(tmp_path)
+
+    _, denied = book.request(chat_head(path="/v1/embeddings"), b"0123456789a")
+
+    assert isinstance(denied, RespondImmediately)
+    assert denied.status == 413
+    book.close()
+    assert book.settled == []
+
+
 def test_a_body_announced_too_large_is_refused_before_it_is_buffered(open_policies: PolicySet) -> None:
     book = Playbook(open_policies)
 
@@ -717,6 +757,24 @@ def test_a_message_out_of_order_is_a_violation_and_changes_nothing(open_policies
 
     assert book.session.state is State.START
     assert isinstance(book.headers()[0], Continue)
+
+
+def test_the_answer_of_a_filter_before_ours_passes(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+
+    (said,) = book.answer_headers(401, is_local_reply=True)
+
+    assert said == Continue(phase=ResponseHeaders, set_headers={"x-ai-policy-decision-id": book.decision_id})
+    book.answer_body(b"no")
+    book.close()
+    assert book.reports == []
+
+
+def test_the_answer_of_an_upstream_that_got_a_request_past_us_is_a_violation(
+    open_policies: PolicySet,
+) -> None:
+    with pytest.raises(ProtocolViolation):
+        Playbook(open_policies).answer_headers(200)
 
 
 def test_an_answer_to_a_request_that_was_never_inspected_is_a_violation(open_policies: PolicySet) -> None:
