@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: up test check format bench proto envoy lock vocab clean
+.PHONY: up test check format bench readme proto envoy lock vocab clean
 
 up: $(READY) vocab
 	@exec $(BIN)/python -m demo.up
@@ -24,6 +24,10 @@ format: $(READY)
 
 bench: $(READY) vocab
 	$(BIN)/python -m bench
+
+# README.md's generated blocks, from a run of the product.
+readme: $(READY) vocab
+	$(BIN)/python -m tests.readme
 
 proto: $(READY)
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=extproc/pb --pyi_out=extproc/pb proto/ai_policy/v1/*.proto

@@ -1,1 +1,52 @@
-"""AI traffic policy for Envoy: the rooms, and the words used in them."""
+"""AI traffic policy for Envoy: the rooms, and the words used in them.
+
+One HTTP request is one ext_proc stream is one `Session`. A request walks through the rooms like this:
+
+    server -> wire -> exchange -> session -> understand -> formats, measure
+                                     |-----> policy.engine -> policy.kinds, policy.metering
+                                     |-----> store
+                                     '-----> wire (the answer), telemetry (the report)
+
+Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
+
+0 words      errors       every exception raised on purpose
+             model        the nouns of a request and its answer: AIRequest, Identity, Usage, Basis
+             decision     Decision, Finding, Charge, Denial, Settlement: what everything else projects
+             pb           generated from proto/; never edited
+1 functions  formats      bodies in and out, a file a wire format; classify, body, sse, strict_json
+             measure      tokens of a prompt, vocabularies, learned lengths of answers
+             policy       documents -> objects -> PolicySet; cel, engine, limits, accounting; kinds/
+             understand   bytes of a request -> what it asks for and costs, in one pure call
+2 machine    session      events in, actions out; `transitions` is the protocol as a table
+3 edge       wire         protobuf <-> events and actions
+             store        counters; `base` is the contract
+             telemetry    spans, metrics and log records of a decision
+             envoy_config Envoy's configuration from settings
+             settings, reload, exchange, server, admin
+4 door       serve        the rooms put together; cli: the command line
+
+No clock, no ids and no I/O on floors 0 to 2: they are arguments (`measure` reads vocabulary files).
+
+Words:
+
+    action      what the session wants done, imperative: Continue, Reserve, Settle
+    basis       what a settled figure rests on: provider, tokenizer, reserved, ...
+    burst       the most a bucket holds at once; `per` is how long its amount takes to refill
+    charge      what one limit takes from one counter
+    control     an AI call that spends nothing, such as listing models
+    counter     one bucket of a limit: one for each distinct key
+    decision    the verdict on one request with all that led to it; its id is a UUIDv7
+    dialect     the wire format in which a caller is told of an error
+    effect      what policy says; `enforced_effect` is what was done
+    event       what happened to a request, a noun: RequestHeaders, StreamClosed
+    facts       what a policy expression sees; no prompt text, no credential
+    finding     what one policy said about one request, and why; every policy has one
+    kind        a type of policy object: Identity, ApiKey, AccessRule, RateLimit, Defaults
+    native      Envoy reads the usage of answers and hands it over in trailers; else `stream`
+    policy set  one policy folder, compiled, immutable; its revision is the hash of its content
+    reason      a stable code for why: access_denied, rate_limited, ...
+    reserve     take what a request may cost before it goes upstream, all limits or none
+    settle      replace the reservation by what was spent, exactly once
+    shadow      evaluated and recorded, never enforced; would_deny is what it would have done
+    target      the model and provider a request goes to
+"""
