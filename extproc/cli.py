@@ -20,12 +20,12 @@ import typer
 import yaml
 
 from extproc.envoy_config import EnvoySettings, FilterSettings, render_bootstrap, render_filter
-from extproc.errors import AIPolicyError, PolicyFolderInvalid
+from extproc.errors import AIPolicyError, PolicyFolderInvalid, SettingsInvalid
 from extproc.measure import vocab as vocabularies
 from extproc.policy import policyset
 from extproc.policy.kinds.defaults import Defaults
 from extproc.serve import serve as run_server
-from extproc.settings import Settings
+from extproc.settings import PORTS, Settings
 from extproc.telemetry import configure_logging
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -184,9 +184,13 @@ def envoy(
         Usage | None, typer.Option(envvar="EXTPROC_USAGE", help="Default: native; with --filter stream.")
     ] = None,
     gateway_port: Annotated[
-        int, typer.Option(envvar="EXTPROC_GATEWAY_PORT", help="Envoy's listener.")
+        int,
+        typer.Option(envvar="EXTPROC_GATEWAY_PORT", help="Envoy's listener.", min=0, max=PORTS - 1),
     ] = 10000,
-    admin_port: Annotated[int, typer.Option(envvar="EXTPROC_ENVOY_ADMIN_PORT", help="Envoy's admin.")] = 9901,
+    admin_port: Annotated[
+        int,
+        typer.Option(envvar="EXTPROC_ENVOY_ADMIN_PORT", help="Envoy's admin.", min=0, max=PORTS - 1),
+    ] = 9901,
     demo_provider: Annotated[str, typer.Option(help="Where the demo provider listens.")] = "127.0.0.1:10100",
     upstream: Annotated[
         list[str] | None,
@@ -241,7 +245,13 @@ def vocab(
     """Fetch the tokenizer vocabularies once and verify their checksums."""
     directory = folder or vocabularies.default_directory(os.environ)
     with _doors():
-        vocabularies.fetch(directory, report=(lambda _: None) if as_json else typer.echo)
+        try:
+            # What was tried belongs beside an error, and not into JSON.
+            vocabularies.fetch(directory, report=lambda line: typer.echo(line, err=as_json))
+        except OSError as error:
+            raise SettingsInvalid(
+                f"cannot write to {directory} ({error.strerror}); EXTPROC_VOCAB names another folder"
+            ) from error
     if as_json:
         _print_json({"ok": True, "folder": str(directory)})
 
@@ -251,6 +261,9 @@ def _doors() -> Iterator[None]:
     """Turn every error of ours into its message and exit code 2."""
     try:
         yield
+    except PolicyFolderInvalid as invalid:
+        # Each problem on a line of its own, starting with its position.
+        _fail(f"the policy folder cannot be used\n{invalid}")
     except AIPolicyError as error:
         _fail(str(error))
 

@@ -161,8 +161,10 @@ class Server:
         except RuntimeError:
             port = 0
         if port == 0:
+            tls = "" if self._settings.tls_cert is None else ", or --tls-cert and --tls-key are no PEM pair"
             raise SettingsInvalid(
-                f"cannot listen for gRPC on {address}: in use or not allowed; --grpc (EXTPROC_GRPC) moves it"
+                f"cannot listen for gRPC on {address}: in use or not allowed{tls}; "
+                "--grpc (EXTPROC_GRPC) moves it"
             )
         await self._server.start()
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
@@ -173,9 +175,9 @@ class Server:
         settings = self._settings
         if settings.tls_cert is None or settings.tls_key is None:
             return self._server.add_insecure_port(address)
-        client_ca = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
+        client_ca = _pem(settings.tls_client_ca, "tls-client-ca") if settings.tls_client_ca else None
         credentials = grpc.ssl_server_credentials(
-            [(settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())],
+            [(_pem(settings.tls_key, "tls-key"), _pem(settings.tls_cert, "tls-cert"))],
             root_certificates=client_ca,
             require_client_auth=client_ca is not None,
         )
@@ -192,9 +194,22 @@ class Server:
         await self._server.stop(None)
 
 
+def _pem(path: Path, flag: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        variable = f"EXTPROC_{flag.upper().replace('-', '_')}"
+        raise SettingsInvalid(f"--{flag} ({variable}) {path}: {error.strerror}") from error
+
+
 def _clear_socket(path: Path) -> None:
     """Remove a socket that a killed process left; one that somebody listens on stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"cannot make the folder of unix:{path} ({error.strerror}); --grpc (EXTPROC_GRPC) moves it"
+        ) from error
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe:
