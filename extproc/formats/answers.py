@@ -32,6 +32,7 @@ class Tally:
 
     usage: Usage | None = None
     finished: bool = False
+    is_legible: bool = False
     error: str = ""
     model: str = ""
     response_id: str = ""
@@ -60,6 +61,7 @@ class Tally:
         return Observation(
             usage=self.usage,
             finished=self.finished,
+            is_legible=self.is_legible,
             error=self.error,
             model=self.model,
             response_id=self.response_id,
@@ -118,7 +120,7 @@ class JSONAnswer:
             body = json.loads(data)
         except (ValueError, RecursionError):
             return
-        self._tally.finished = True
+        self._tally.finished = self._tally.is_legible = True
         self._dialect.read_whole(as_object(body), self._tally)
 
     def observation(self) -> Observation:
@@ -152,6 +154,7 @@ class EventAnswer:
 
     def _read(self, events: list[SSEEvent]) -> None:
         for event in events:
+            self._tally.is_legible = True
             self._dialect.read_event(event, self._tally)
 
 

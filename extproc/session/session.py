@@ -254,7 +254,7 @@ class Session:
         self._response = event
         self.state = State.ANSWERING
         content_type = event.headers.get("content-type", "")
-        is_stream = content_type.startswith("text/event-stream")
+        is_stream = content_type.strip().lower().startswith("text/event-stream")
         if self._must_read(event, is_stream=is_stream):
             self._reader = self._format.answer_reader(stream=is_stream)
             self._decoder = answer_decoder(event.headers.get("content-encoding", "identity"))
@@ -361,7 +361,8 @@ class Session:
             timed_out=response.timed_out,
             usage=seen.usage,
             finished=seen.finished,
-            body_observed=self._reader is not None,
+            # A body that could not be read, or was cut before it could, says nothing of its cost.
+            body_observed=seen.is_legible,
             observed_output_tokens=observed_output_tokens,
         )
         basis, usage, amounts = accounting.settle(decision, ending)

@@ -36,6 +36,7 @@ def observe_whole(wire_format: WireFormat, body: Any) -> Observation:
 
 RECORDED = {
     "openai_chat/answer.json": Observation(
+        is_legible=True,
         usage=Usage(
             input_tokens=1200,
             output_tokens=90,
@@ -50,6 +51,7 @@ RECORDED = {
         output_text='Hello there.\nI cannot help with that.\nget_weather{"city":"Bern"}',
     ),
     "openai_chat/stream.sse": Observation(
+        is_legible=True,
         usage=Usage(input_tokens=20, output_tokens=9),
         finished=True,
         model="gpt-4o-mini-2024-07-18",
@@ -58,6 +60,7 @@ RECORDED = {
         output_text="Grüße 🌍!",
     ),
     "openai_chat/stream_two_choices.sse": Observation(
+        is_legible=True,
         usage=Usage(input_tokens=20, output_tokens=9),
         finished=True,
         model="gpt-4o-mini-2024-07-18",
@@ -66,12 +69,14 @@ RECORDED = {
         output_text='Hm. \nOne more\nTwo\nfind{"q":1}',
     ),
     "openai_chat/stream_error.sse": Observation(
+        is_legible=True,
         error="server_error",
         model="gpt-4o-mini-2024-07-18",
         response_id="chatcmpl-S1",
         output_text="Half an",
     ),
     "openai_chat/stream_azure.sse": Observation(
+        is_legible=True,
         finished=True,
         model="gpt-4o-mini-2024-07-18",
         response_id="chatcmpl-S1",
@@ -79,6 +84,7 @@ RECORDED = {
         output_text="Hi",
     ),
     "anthropic_messages/answer.json": Observation(
+        is_legible=True,
         usage=Usage(
             input_tokens=3210, output_tokens=55, cache_read_input_tokens=3000, cache_creation_input_tokens=200
         ),
@@ -89,6 +95,7 @@ RECORDED = {
         output_text='Short.\nMilk.\nlook_up{"term":"cow"}',
     ),
     "anthropic_messages/stream.sse": Observation(
+        is_legible=True,
         usage=Usage(
             input_tokens=3210, output_tokens=48, cache_read_input_tokens=3000, cache_creation_input_tokens=200
         ),
@@ -99,6 +106,7 @@ RECORDED = {
         output_text='Let me see.\nGrüße 🌍\nlook_up{"term": "cow"}',
     ),
     "anthropic_messages/stream_error.sse": Observation(
+        is_legible=True,
         usage=Usage(
             input_tokens=3210, output_tokens=1, cache_read_input_tokens=3000, cache_creation_input_tokens=200
         ),
@@ -119,6 +127,13 @@ def test_an_answer_is_observed_alike_whole_and_split_at_every_byte(path: str) ->
     assert observe(wire_format, *(bytes([byte]) for byte in data), stream=stream) == RECORDED[path]
     for place in range(0, len(data), 7):
         assert observe(wire_format, data[:place], data[place:], stream=stream) == RECORDED[path]
+
+
+@pytest.mark.parametrize("wire_format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("data", [b"", b"<html>", b'{"id": "x", "usage": {"prompt_tokens": 1'])
+def test_what_cannot_be_read_is_not_legible(wire_format: WireFormat, data: bytes, *, stream: bool) -> None:
+    assert observe(wire_format, data, stream=stream) == Observation()
 
 
 @pytest.mark.parametrize("path", [path for path in RECORDED if path.endswith("stream.sse")])

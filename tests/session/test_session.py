@@ -366,6 +366,41 @@ def test_a_client_that_leaves_before_the_answer_is_charged_as_reserved(limited: 
     assert book.settlement.basis is Basis.RESERVED
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "application/json"},
+        {"content-type": "text/plain"},
+        {"content-type": "text/event-stream"},
+        {"content-type": "application/json", "content-encoding": "br"},
+    ],
+)
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_an_answer_that_cannot_be_read_is_charged_as_reserved_and_not_as_empty(
+    limited: PolicySet, headers: dict[str, str], *, is_whole: bool
+) -> None:
+    """Hanging up before the last byte of a JSON answer, or an odd encoding, must not be a discount."""
+    book = Playbook(limited)
+    book.request(body=chat_body(max_tokens=50))
+    book.answer_headers(headers=headers)
+    book.answer_body(ANSWER[:-1], end=is_whole)
+    book.close()
+
+    assert book.settlement.basis is Basis.RESERVED
+    assert book.settlement.usage.output_tokens == 50
+
+
+def test_a_content_type_is_read_whatever_its_case(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request(body=chat_body(stream=True))
+    book.answer_headers(headers={"content-type": "Text/Event-Stream; charset=UTF-8"})
+
+    seen = stream_of(book, [sse(delta("hi", "stop"), USAGE_CHUNK, b"[DONE]")])
+
+    assert seen == sse(delta("hi", "stop"), b"[DONE]")
+    assert book.settlement.basis is Basis.PROVIDER
+
+
 def test_an_error_of_the_provider_returns_the_tokens_and_keeps_the_request(limited: PolicySet) -> None:
     book = Playbook(limited)
     book.request()
