@@ -14,12 +14,15 @@ from enum import Enum
 
 # The largest events are generated images in base64.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
+# What a filter holds back: chunks of usage have about 1 kB.
+MAX_HELD_BYTES = 64 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 # Atomic, so that CRLF is never taken for two line ends.
 _BLOCK_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LONGEST_BLOCK_END = 4
+_NO_OBJECT = re.compile(rb"data: ?[^ {\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,17 @@ class _Piece:
 
 
 class _Blocks:
-    """Cuts a stream into pieces; every byte comes out exactly once, in order."""
+    """Cuts a stream into pieces; every byte comes out exactly once, in order.
 
-    def __init__(self, max_event_bytes: int) -> None:
+    A block whose beginning matches `let_go` is not held until its end.
+    """
+
+    def __init__(self, max_event_bytes: int, let_go: re.Pattern[bytes] | None = None) -> None:
         self._max_event_bytes = max_event_bytes
+        self._let_go = let_go
         self._buffer = bytearray()
         self._searched = 0
+        self._left = 0  # how much of the buffer is out already, and kept only to find the block's end
         self._is_first = True
         self._is_oversized = False  # the current block's beginning has already left
 
@@ -67,23 +75,29 @@ class _Blocks:
             pieces.append(self._piece(start, end, _Kind.BLOCK if is_held else _Kind.PART))
             self._is_first = self._is_oversized = False
             start = self._searched = end
-        del self._buffer[:start]
+        self._cut(start)
         tail_bytes = min(len(self._buffer), _LONGEST_BLOCK_END - 1)  # may be the beginning of its end
         if is_last:
-            pieces.append(self._let_go(len(self._buffer), _Kind.PART if self._is_oversized else _Kind.TAIL))
-        elif self._is_oversized or len(self._buffer) > self._max_event_bytes:
+            pieces.append(self._piece(0, len(self._buffer), _Kind.PART if self._is_oversized else _Kind.TAIL))
+            self._cut(len(self._buffer))
+        elif self._is_oversized or self._is_not_held():
             self._is_oversized = True
-            pieces.append(self._let_go(len(self._buffer) - tail_bytes, _Kind.PART))
+            pieces.append(self._piece(0, len(self._buffer), _Kind.PART))
+            self._left = len(self._buffer)
+            self._cut(len(self._buffer) - tail_bytes)
         self._searched = max(0, len(self._buffer) - tail_bytes)
         return pieces
 
-    def _let_go(self, end: int, kind: _Kind) -> _Piece:
-        piece = self._piece(0, end, kind)
+    def _is_not_held(self) -> bool:
+        is_of_no_interest = self._let_go is not None and self._let_go.match(self._buffer) is not None
+        return is_of_no_interest or len(self._buffer) > self._max_event_bytes
+
+    def _cut(self, end: int) -> None:
         del self._buffer[:end]
-        return piece
+        self._left = max(0, self._left - end)
 
     def _piece(self, start: int, end: int, kind: _Kind) -> _Piece:
-        return _Piece(bytes(self._buffer[start:end]), kind, self._is_first)
+        return _Piece(bytes(self._buffer[max(start, self._left) : end]), kind, self._is_first)
 
     def _block_end(self, start: int, *, is_last: bool) -> int | None:
         if not self._is_oversized:
@@ -140,12 +154,19 @@ def _events(pieces: list[_Piece]) -> list[SSEEvent]:
 class EventFilter:
     """Passes a stream through byte for byte, without the whole events whose data `drop` accepts.
 
-    Only complete events leave; the tail is held until its end arrives or `flush`.
+    An event is held until its end arrives or `flush`; above the bound it leaves as it comes. With
+    `objects_only`, `drop` accepts JSON objects alone, and an event that is none is not held.
     """
 
-    def __init__(self, drop: Callable[[bytes], bool], *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(
+        self,
+        drop: Callable[[bytes], bool],
+        *,
+        max_event_bytes: int = MAX_HELD_BYTES,
+        objects_only: bool = False,
+    ) -> None:
         self._drop = drop
-        self._blocks = _Blocks(max_event_bytes)
+        self._blocks = _Blocks(max_event_bytes, _NO_OBJECT if objects_only else None)
 
     def feed(self, chunk: bytes) -> bytes:
         """What may leave now."""

@@ -259,7 +259,7 @@ class Session:
             self._reader = self._format.answer_reader(stream=is_stream)
             self._decoder = answer_decoder(event.headers.get("content-encoding", "identity"))
             if is_stream and self._strips_usage_chunk and "content-encoding" not in event.headers:
-                self._filter = EventFilter(self._format.is_usage_chunk)
+                self._filter = EventFilter(self._format.is_usage_chunk, objects_only=True)
         reply = answers.response_headers(
             self._allowed_decision,
             self._format,

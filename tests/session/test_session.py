@@ -317,6 +317,18 @@ def test_native_usage_reads_the_stream_whose_extra_chunk_must_go(open_policies: 
     assert book.settlement.usage.output_tokens == 3
 
 
+def test_native_usage_loses_no_end_of_a_stream_that_lacks_its_blank_line(open_policies: PolicySet) -> None:
+    """Trailers end it, and nothing can be said after them."""
+    book = Playbook(open_policies, native_usage=True)
+    book.request(body=chat_body(stream=True))
+    book.answer_headers(headers=STREAM_HEADERS)
+
+    said = book.answer_body(sse(delta("hi", "stop"), USAGE_CHUNK) + b"data: [DONE]\n", end=False)
+    book.play(ResponseTrailers(at_ns=book.now_ns))
+
+    assert [action.body for action in said] == [sse(delta("hi", "stop")) + b"data: [DONE]\n"]
+
+
 def test_an_aborted_native_answer_is_charged_as_reserved_and_not_zero(limited: PolicySet) -> None:
     book = Playbook(limited, native_usage=True)
     book.request(body=chat_body(max_tokens=50))
