@@ -92,7 +92,7 @@ def write(report: Report, console: Console) -> None:
         f"rounds: {report.rounds}, rows in turn, {report.seconds:g} s each; medians over the rounds, "
         "± half the distance between the extremes\n"
         f"added, x alone: against `{BASELINE}` of the same round; x empty: against `{EMPTY}`; "
-        "CPU: of a request; load: the generator; others: whatever else ran here\n",
+        "CPU: of a request; load: the generator; others: strangers\n",
         highlight=False,
     )
     for row in ROWS:
