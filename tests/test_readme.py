@@ -26,6 +26,7 @@ README = document.PATH.read_text()
 MARKERS = re.compile(r"<!-- (?:generated: \S+|measured: bench|end) -->")
 
 
+@pytest.mark.timeout(300)  # two stacks, and exporters that wait for seconds
 def test_every_generated_block_is_what_a_run_says() -> None:
     try:
         vocab.load(vocab.default_directory(os.environ))

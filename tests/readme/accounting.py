@@ -122,7 +122,7 @@ class Timeline:
             before, charge, reserved=reserved, spent=spent, age_us=age_s * SECOND_US, granted=True
         )
         back = (before.used_scaled - self.bucket.used_scaled) // charge.rate_per_us
-        said = f"{back} come back" if back >= 0 else f"{-back} more are taken, as debt if need be"
+        said = f"{back} come back" if back >= 0 else f"{-back} more are taken"
         self._note(at_s, f"{who} settles {spent} of {reserved}: {said}")
 
     def look(self, at_s: int) -> None:

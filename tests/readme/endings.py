@@ -35,7 +35,7 @@ WAYS = (
     How(what="a JSON answer without usage", body={}, fault="no-usage"),
     How(what="a stream without usage", body=ASKED, fault="no-usage"),
     How(what="an error of the provider", body={}, fault="status=500"),
-    How(what="the provider cuts its stream", body=ASKED, fault="after=5,slow=20"),
+    How(what="the provider cuts its stream", body=ASKED, fault="after=5,slow=100"),
     How(what="the client leaves in the middle of a stream", body=ASKED, leaves=True),
     How(what="the same, of a stream whose client did not ask for usage", body={"stream": True}, leaves=True),
 )

@@ -10,7 +10,7 @@ from tests.readme.markdown import fenced
 def blocks() -> dict[str, str]:
     """Each block's name and text."""
     return {
-        "states": fenced(diagram(), "mermaid"),
+        "states": fenced(_merged(diagram()), "mermaid"),
         "policies": surface.policies(),
         "kinds": surface.kinds(),
         "facts": surface.facts(),
@@ -20,3 +20,12 @@ def blocks() -> dict[str, str]:
         "settlement": accounting.settlements(),
         "bucket": accounting.bucket(),
     }
+
+
+def _merged(drawing: str) -> str:
+    """The diagram with one arrow between two states, whatever leads along it."""
+    arrows: dict[str, str] = {}
+    for line in drawing.splitlines():
+        arrow, _, event = line.partition(": ")
+        arrows[arrow] = f"{arrows[arrow]}, {event}" if arrow in arrows else line
+    return "\n".join(arrows.values())

@@ -11,13 +11,13 @@ from extproc.telemetry import Metrics
 from tests.e2e.otlp import OtlpReceiver
 from tests.e2e.stack import Stack
 from tests.readme.markdown import code, table
-from tests.readme.ours import exposition
+from tests.readme.ours import PATIENCE_S, exposition
 
 
 def blocks(stack: Stack, receiver: OtlpReceiver) -> dict[str, str]:
     """What has been exported so far; the receiver must have had a 429 too."""
     receiver.wait_for(
-        lambda spans: any("ai_policy.limit.retry_after_ms" in span.attributes for span in spans)
+        lambda spans: any("ai_policy.limit.retry_after_ms" in span.attributes for span in spans), PATIENCE_S
     )
     return {"metric-names": _metrics(stack), "attributes": _attributes(receiver)}
 
