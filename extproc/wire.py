@@ -12,6 +12,7 @@ from google.protobuf import struct_pb2
 from google.protobuf.message import DecodeError
 
 from extproc.errors import ProtocolViolation
+from extproc.formats.answers import MAX_TOKENS
 from extproc.model import RequestHead, Source, Usage
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.pb.ai_policy.v1 import token_usage_pb2
@@ -148,7 +149,8 @@ def native_usage(native: token_usage_pb2.TokenUsage) -> Usage | None:
     """Envoy's record in our words; None where it holds no count."""
 
     def count(message: token_usage_pb2.TokenUsage, field: str) -> int | None:
-        return getattr(message, field).value if message.HasField(field) else None
+        value = getattr(message, field).value if message.HasField(field) else None
+        return value if value is not None and value <= MAX_TOKENS else None
 
     input_tokens, output_tokens = count(native, "input_tokens"), count(native, "output_tokens")
     if input_tokens is None and output_tokens is None:

@@ -212,6 +212,15 @@ def test_reasoning_outside_the_completion_tokens_is_output() -> None:
     assert usage == Usage(input_tokens=12, output_tokens=229)
 
 
+def test_a_count_that_no_answer_can_reach_is_no_count() -> None:
+    """One such figure would be a debt for longer than any limit lives."""
+    record = TokenUsage(extraction_status=TokenUsage.COMPLETE)
+    record.input_tokens.value = 7
+    record.output_tokens.value = 2**53
+
+    assert wire.native_usage(record) == Usage(input_tokens=7)
+
+
 def test_a_failed_extraction_is_no_usage() -> None:
     record = TokenUsage(extraction_status=TokenUsage.FAILED)
 

@@ -18,8 +18,9 @@ from extproc.model import Observation, Usage
 # Far above any output ceiling; only a runaway upstream reaches it.
 MAX_TEXT_CHARS = 16 * 1024 * 1024
 
-# Where doubles stop holding every whole number.
-MAX_TOKENS = 2**53
+# Ten times the largest context window. A count above it is an upstream's mistake, and would be a debt
+# that no limit ever gets rid of.
+MAX_TOKENS = 100_000_000
 
 JSON = Mapping[str, Any]
 _NONE: JSON = {}
@@ -177,7 +178,7 @@ def as_objects(value: Any) -> list[JSON]:
 
 
 def tokens(value: Any) -> int | None:
-    """A token count; None for whatever is not a whole number from 0. An explicit 0 is a count."""
+    """A token count; None for whatever is no whole number from 0 to `MAX_TOKENS`. An explicit 0 is one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     # NaN fails every comparison, so it is refused before int() would raise on it.

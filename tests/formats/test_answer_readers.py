@@ -171,6 +171,7 @@ def test_a_json_answer_cut_anywhere_is_not_finished() -> None:
         ({"prompt_tokens": None, "completion_tokens": "5"}, None),
         ({"prompt_tokens": -1, "completion_tokens": True}, None),
         ({"prompt_tokens": 5.0, "completion_tokens": 0.5}, Usage(input_tokens=5)),
+        ({"prompt_tokens": 10**8, "completion_tokens": 10**8 + 1}, Usage(input_tokens=10**8)),
         ({"prompt_tokens": float("nan"), "completion_tokens": float("inf")}, None),
         (
             {
