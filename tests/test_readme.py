@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 
+import extproc
 from extproc.cli import app
 from extproc.errors import VocabularyMissing
 from extproc.measure import vocab
@@ -72,6 +73,14 @@ def test_every_file_it_names_exists() -> None:
 
     assert {"envoy/filter.yaml", "proto/", "CHANGELOG.md"} <= named
     assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_the_tour_of_the_code_names_every_room() -> None:
+    rooms = {path.stem for path in (ROOT / "extproc").iterdir() if not path.stem.startswith(("_", "py."))} - {
+        "py"
+    }
+
+    assert {room for room in rooms if not re.search(rf"\b{room}\b", extproc.__doc__ or "")} == set()
 
 
 def test_every_dependency_has_a_reason_and_nothing_else_has() -> None:
