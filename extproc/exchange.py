@@ -41,6 +41,7 @@ from extproc.session.events import (
     Understood,
 )
 from extproc.session.session import Session
+from extproc.session.transitions import State
 from extproc.settings import INLINE_BODY_BYTES
 from extproc.store.base import Store
 from extproc.telemetry import Metrics, Parent, Tracing, logs
@@ -139,8 +140,16 @@ class Exchange:
         if reading.done():
             return None
         self._answer = None
-        self._edge.spawn(self._take_late(answer))
+        if not self._is_unwanted(answer):
+            self._edge.spawn(self._take_late(answer))
         return DeadlinePassed(at_ns=self._edge.clock_ns())
+
+    def _is_unwanted(self, answer: asyncio.Future[Event]) -> bool:
+        """Take back a body to understand that nobody waits for: if it still queues, it is never begun.
+
+        Everything else must end: what a store took is given back, what was answered is charged.
+        """
+        return self._session.state is State.UNDERSTANDING and answer.cancel()
 
     async def _take_late(self, answer: asyncio.Future[Event]) -> None:
         await self._advance(await answer, None)
@@ -267,6 +276,8 @@ class Exchange:
             event = await self._do(action)
             if event is not None:
                 await self._advance(event, None)
+        if self._answer is not None and self._is_unwanted(self._answer):
+            self._answer = None
         await self._advance(StreamClosed(at_ns=self._edge.clock_ns()), None)
         while self._answer is not None:
             answer, self._answer = self._answer, None

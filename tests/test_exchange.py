@@ -487,6 +487,35 @@ async def test_a_body_that_takes_too_long_to_understand_is_denied_once(
     assert run.store.calls == []
 
 
+@pytest.mark.parametrize("client_leaves", [True, False])
+async def test_a_queued_body_that_nobody_waits_for_is_never_understood(
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    client_leaves: bool,  # noqa: FBT001  pytest's
+) -> None:
+    """A few bodies that take long must not hold up everybody else after their requests are over."""
+    run = make(HEADERS, LARGE, deadline_s=30 if client_leaves else 0.01)
+    pool_is_free = ThreadEvent()
+    understood: list[Any] = []
+    monkeypatch.setattr(run.exchange, "_understood", understood.append)
+    run.edge.pool.submit(pool_is_free.wait, 30)
+    run.begin()
+    await run.written(1)
+    if client_leaves:
+        run.stream.send(END)
+        await run.task
+    else:
+        await run.written(2)
+    await run.quiet()
+    await asyncio.sleep(0)  # a cancelled future tells its executor in the next turn
+    pool_is_free.set()
+    run.edge.pool.shutdown()
+    run.stream.send(END)
+    await run.task
+
+    assert understood == []
+
+
 # --- two messages while an answer is pending
 
 
