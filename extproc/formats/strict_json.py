@@ -18,6 +18,9 @@ from extproc.errors import RequestRefused
 
 # Far above any real request, far below every parser's own limit (1000 in CPython and serde).
 MAX_NESTING = 128
+# Of objects and lists together; every one costs microseconds to read. The largest real bodies have some
+# ten thousand.
+MAX_CONTAINERS = 100_000
 # A double ends at 309 digits; a longer number is infinity to half of all parsers.
 MAX_NUMBER_CHARS = 308
 
@@ -53,7 +56,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
         raise _nested() from None
     if not isinstance(value, dict):
         raise malformed("is not a JSON object at its top level")
-    _check_nesting(data, value)
+    _check_structure(data, value)
     _check_case(value)
     if _MAYBE_SURROGATE.search(data):
         _check_surrogates(value)
@@ -84,11 +87,15 @@ def _utf8(data: bytes) -> str:
         raise malformed(f"is not UTF-8 at byte {error.start}") from None
 
 
-def _check_nesting(data: bytes, value: dict[str, Any]) -> None:
+def _check_structure(data: bytes, value: dict[str, Any]) -> None:
     if data.count(b"[") + data.count(b"{") <= MAX_NESTING:
         return
     level: list[Any] = [value]
+    containers = 0
     for _ in range(MAX_NESTING):
+        containers += len(level)
+        if containers > MAX_CONTAINERS:
+            raise malformed(f"has more than {MAX_CONTAINERS} objects and lists")
         level = [
             child
             for container in level

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
-from extproc.formats.strict_json import MAX_NESTING, compact_json, parse_json
+from extproc.formats.strict_json import MAX_CONTAINERS, MAX_NESTING, compact_json, parse_json
 
 BOM = b"\xef\xbb\xbf"
 
@@ -87,6 +87,15 @@ def test_nesting_is_capped(opening: bytes, closing: bytes) -> None:
 
     for levels in (MAX_NESTING + 1, 900, 5_000, 100_000):
         assert "nested deeper" in refused(nested(levels, opening, closing)).message
+
+
+@pytest.mark.parametrize("item", [{}, []])
+def test_the_number_of_objects_and_lists_is_capped(item: Any) -> None:
+    body = {"wide": [item] * (MAX_CONTAINERS - 2)}
+
+    assert parse_json(json.dumps(body).encode()) == body
+    body["wide"].append(item)
+    assert "more than 100000 objects" in refused(json.dumps(body).encode()).message
 
 
 def test_brackets_in_text_and_wide_bodies_are_not_nesting() -> None:
