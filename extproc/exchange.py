@@ -178,8 +178,10 @@ class Exchange:
         """Do one outward action; None where its answer comes later, or never."""
         edge = self._edge
         match action:
-            case Understand(body=body):
-                return self._now_or_later(len(body), lambda: self._understood(action))
+            case Understand(head=head, body=body):
+                # Nobody knows how large a compressed body is; sixteen kilobytes may be a million.
+                size = INLINE_BODY_BYTES + 1 if "content-encoding" in head.headers else len(body)
+                return self._now_or_later(size, lambda: self._understood(action))
             case CountOutput(text=text):
                 return self._now_or_later(len(text), lambda: self._counted(action))
             case Reserve():

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as ThreadEvent
+from threading import get_ident
 from typing import Any
 
 import pytest
@@ -485,6 +486,40 @@ async def test_a_body_that_takes_too_long_to_understand_is_denied_once(
     assert written == ["request_headers", "immediate_response"]
     assert run.stream.written == written
     assert run.store.calls == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "is_inline"),
+    [
+        ({}, BODY, True),
+        ({}, LARGE, False),
+        # A small compressed body may be a large one.
+        ({"content_encoding": "gzip"}, BODY, False),
+    ],
+)
+async def test_only_a_body_known_to_be_small_is_understood_on_the_event_loop(
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    headers: dict[str, str],
+    body: pb.ProcessingRequest,
+    is_inline: bool,  # noqa: FBT001  pytest's
+) -> None:
+    head = header_map(__method="POST", __path="/v1/chat/completions", **headers)
+    run = make(pb.ProcessingRequest(request_headers=head), body)
+    threads: list[int] = []
+    plain = run.exchange._understood
+
+    def noted(action: Any) -> Any:
+        threads.append(get_ident())
+        return plain(action)
+
+    monkeypatch.setattr(run.exchange, "_understood", noted)
+    run.begin()
+    await run.written(2)
+    run.stream.send(END)
+    await run.task
+
+    assert [thread == get_ident() for thread in threads] == [is_inline]
 
 
 @pytest.mark.parametrize("client_leaves", [True, False])
