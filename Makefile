@@ -40,16 +40,16 @@ vocab: $(READY)
 	@$(BIN)/extproc vocab
 
 # The locks are rebuilt from pyproject.toml; every line carries the hashes of what may be installed.
+LOCK := $(BIN)/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --custom-compile-command "make lock" --upgrade --quiet
+
 lock: $(READY)
-	$(BIN)/pip install --quiet --upgrade uv
-	$(BIN)/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" \
-	  --no-emit-find-links --upgrade --quiet -o requirements/run.txt
-	$(BIN)/uv pip compile pyproject.toml --group demo --group dev --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links -c requirements/run.txt --upgrade --quiet -o requirements/dev.txt
+	$(LOCK) -o requirements/run.txt
+	$(LOCK) --group demo --group dev -c requirements/run.txt -o requirements/dev.txt
 
 # The marker is written last, so that an interrupted set-up is done again.
 $(READY): requirements/dev.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
