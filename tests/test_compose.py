@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from demo.child import envoy_binary
+from extproc.settings import Settings
 from tests.e2e.composition import compose_file, dockerfile, services
 from tests.e2e.namespace import run_inside
 
@@ -232,6 +233,14 @@ def test_every_service_works_natively_with_the_same_files(tmp_path: Path) -> Non
     assert "AccessRule/no-o1-pro" in seen["denied"][1]
     assert "AccessRule/all-closed" in seen["after_edit"][1]
     assert seen["admin_without_token"] == 401
+
+
+def test_a_stop_waits_until_the_sidecar_has_drained_and_tried_to_export() -> None:
+    grace = compose_file(ROOT)["services"]["extproc"]["stop_grace_period"]
+    drain_s = Settings(policies=ROOT / "policies").drain_s
+    one_export_s = 10  # the exporter's limit, as OTEL_EXPORTER_OTLP_TIMEOUT has it by default
+
+    assert int(grace.removesuffix("s")) >= drain_s + 2 * one_export_s
 
 
 def test_jaeger_gets_what_envoy_and_the_sidecar_send() -> None:
