@@ -6,7 +6,9 @@ that a limit should have stopped. So where in doubt, the higher figure.
 
 from __future__ import annotations
 
-from extproc.measure.families import normalised
+from functools import lru_cache
+
+from extproc.measure.families import REMEMBERED_MODELS, normalised
 
 # Newer models of both vendors stay at or below this.
 _VENDOR_DEFAULTS = {"openai": 128_000, "azure.ai.openai": 128_000, "anthropic": 128_000}
@@ -66,6 +68,7 @@ _CEILINGS = {
 _LONGEST_FIRST = tuple(sorted(_CEILINGS.items(), key=lambda entry: -len(entry[0])))
 
 
+@lru_cache(REMEMBERED_MODELS)
 def model_ceiling(provider: str, model: str) -> int:
     """The most output tokens of one choice of `model`; 0 where it generates none."""
     name = normalised(model)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import lru_cache
 
 
 class ToolForm(Enum):
@@ -73,12 +74,18 @@ _CLAUDE_VERSION = re.compile(r"(?<!\d)(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)")
 _UNVERSIONED = (99, 0)  # a name without a version is taken for the newest
 
 
+# Clients choose model names, so what is remembered of them is bounded.
+REMEMBERED_MODELS = 1024
+
+
+@lru_cache(REMEMBERED_MODELS)
 def normalised(model: str) -> str:
     """The model's own name: lower case, without `provider/`, cloud vendor and `ft:`."""
     name = model.lower().strip().rpartition("/")[2]
     return _VENDOR.sub("", name).removeprefix("ft:")
 
 
+@lru_cache(REMEMBERED_MODELS)
 def family(provider: str, model: str) -> Family:
     """The constants that count for `model`; unknown models count like OpenAI's newest, never exactly."""
     name = normalised(model)

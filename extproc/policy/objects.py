@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
@@ -135,8 +135,8 @@ class PolicyObject(Generic[S_co]):
     file: str
     line: int
     digest: str  # of the object's data; equal digests mean nothing changed
+    mode: Mode = field(init=False)  # how much it matters; kinds without a mode always do
 
-    @property
-    def mode(self) -> Mode:
-        """How much it matters; kinds without a mode always do."""
-        return self.spec.mode if isinstance(self.spec, PolicySpec) else Mode.ENFORCE
+    def __post_init__(self) -> None:
+        mode = self.spec.mode if isinstance(self.spec, PolicySpec) else Mode.ENFORCE
+        object.__setattr__(self, "mode", mode)
