@@ -35,16 +35,19 @@ def rule_on_head(rules: Rules, request_facts: facts_pb2.Facts) -> Ruling:
 
 
 def rule_on_request(
-    rules: Rules, request_facts: facts_pb2.Facts, models: tuple[str, ...], early: Ruling
+    rules: Rules, request_facts: facts_pb2.Facts, activated: object, models: tuple[str, ...], early: Ruling
 ) -> Ruling:
-    """Ask the other rules about each model; `early` holds for all of them."""
+    """Ask the other rules about each model; `early` holds for all of them.
+
+    `activated` is `request_facts`, ready for CEL; they are about the first model.
+    """
     asked = [rule for rule in rules if rule.mode is not Mode.DISABLED]
     findings: list[Finding] = list(early.findings)
     grants: list[Finding | None] = []
     for model in models:
-        about = request_facts if model == models[0] else facts.about_model(request_facts, model)
-        activated = cel.activate(about)
-        answers = [ask(rule, activated, model=model) for rule in asked]
+        is_first = model == models[0]
+        about = activated if is_first else cel.activate(facts.about_model(request_facts, model))
+        answers = [ask(rule, about, model=model) for rule in asked]
         findings += answers
         grants.append(_first_grant([*early.findings, *answers]))
     missing = [model for model, grant in zip(models, grants, strict=True) if grant is None]

@@ -21,7 +21,7 @@ from extproc.decision import (
 from extproc.errors import RequestRefused
 from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
 from extproc.pb.ai_policy.v1 import facts_pb2
-from extproc.policy import access, denials, facts, metering
+from extproc.policy import access, cel, denials, facts, metering
 from extproc.policy.access import Ruling
 from extproc.policy.findings import Findings
 from extproc.policy.kinds.identity import path_without, recognise
@@ -55,7 +55,9 @@ class Evaluation:
         self._early = Ruling()
         self._request: AIRequest | None = None
         self._tokens = TokenEstimate()
-        self._facts: facts_pb2.Facts  # set by check_body, which the limits come after
+        # Set by check_body, which the limits come after; CEL reads the facts where they are.
+        self._facts: facts_pb2.Facts
+        self._activated: object
         self._charges: tuple[Charge, ...] = ()
         self._outcomes: tuple[ChargeOutcome, ...] = ()
         self._findings = Findings(policies)
@@ -133,7 +135,10 @@ class Evaluation:
             finding = self._default_finding(Effect.DENY, Reason.UNCLASSIFIED, message)
             return self._deny(finding, denials.FORBIDDEN, message)
         self._facts = facts.build(self._head, self._identity, request, tokens, at_ns, withheld=self._withheld)
-        ruling = access.rule_on_request(self._policies.late_rules, self._facts, _models(request), self._early)
+        self._activated = cel.activate(self._facts)
+        ruling = access.rule_on_request(
+            self._policies.late_rules, self._facts, self._activated, _models(request), self._early
+        )
         self._findings.replace(ruling.findings)
         denial = self._deny_by_rule(ruling.deny)
         return denial or self._grant(ruling)
@@ -166,7 +171,7 @@ class Evaluation:
     def charges(self, expected_output_tokens: int | None) -> tuple[Charge, ...] | Denial:
         """What every limit takes; `expected_output_tokens` is the learned output of one choice."""
         measure = Measure(
-            facts=self._facts,
+            activated=self._activated,
             request=self._request,
             tokens=self._tokens,
             reserve=self._policies.defaults.reserve,

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from extproc.decision import Charge, ChargeOutcome, Effect, Finding, Mode, Outcome, PolicyRef, Reason
 from extproc.model import AIRequest, TokenEstimate
-from extproc.pb.ai_policy.v1 import facts_pb2
-from extproc.policy import cel, denials
+from extproc.policy import denials
 from extproc.policy.cel import Failure
 from extproc.policy.kinds.rate_limit import RateLimit, charge, key_of
 from extproc.policy.objects import PolicyObject
@@ -26,7 +25,7 @@ _RESERVE = "expected"
 class Measure:
     """What the limits are told about a request."""
 
-    facts: facts_pb2.Facts
+    activated: object  # the facts, ready for CEL
     request: AIRequest | None
     tokens: TokenEstimate
     reserve: str | None  # Defaults.reserve
@@ -48,21 +47,20 @@ class Assessment:
 
 def assess(limits: Limits, measure: Measure) -> Assessment:
     """Ask every limit what it takes."""
-    activated = cel.activate(measure.facts)
-    asked = [_assess(limit, activated, measure) for limit in limits if limit.mode is not Mode.DISABLED]
+    asked = [_assess(limit, measure) for limit in limits if limit.mode is not Mode.DISABLED]
     return Assessment(
         charges=tuple(answer for answer in asked if isinstance(answer, Charge)),
         findings=tuple(answer for answer in asked if isinstance(answer, Finding)),
     )
 
 
-def _assess(limit: PolicyObject[RateLimit], activated: object, measure: Measure) -> Charge | Finding:
-    matched = limit.spec.match.evaluate(activated)
+def _assess(limit: PolicyObject[RateLimit], measure: Measure) -> Charge | Finding:
+    matched = limit.spec.match.evaluate(measure.activated)
     if isinstance(matched, Failure):
         return _errored(limit, f"The match of {limit.ref} failed: {matched.code}.", Reason.POLICY_ERROR)
     if not matched:
         return Finding(policy=limit.ref, outcome=Outcome.NOT_MATCHED, mode=limit.mode)
-    key = key_of(limit, activated)
+    key = key_of(limit, measure.activated)
     if isinstance(key, Failure):
         return _errored(limit, f"The key of {limit.ref} failed: {key.code}.", Reason.POLICY_ERROR)
     taken = charge(
