@@ -6,15 +6,16 @@ Floor 4. Nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import signal
 import time
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from extproc import admin
 from extproc.admin import Admin
@@ -38,25 +39,12 @@ async def serve(settings: Settings) -> None:
 
     Raises `SettingsInvalid` or `PolicyFolderInvalid` before anything listens for Envoy.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+    stop = _stop_on_signal()
     release = version("extproc")
     metrics = Metrics(version=release)
     folder = PolicyFolder(settings.policies, on_failure=lambda: metrics.reload_failures.add(1))
     tokenizer, notices = _tokenizer(settings.vocab)
-    tracing = Tracing(instance_id=f"{os.uname().nodename}:{os.getpid()}", version=release)
-    edge = Edge(
-        store=MemoryStore(),
-        tokenizer=tokenizer,
-        learned=LearnedOutputs(),
-        tracing=tracing,
-        metrics=metrics,
-        pool=ThreadPoolExecutor(settings.threads, thread_name_prefix="understand"),
-        clock_ns=time.time_ns,
-        deadline_s=settings.deadline_s,
-    )
+    edge = _edge(settings, metrics, tokenizer, release)
     processor = ExternalProcessor(
         lambda: folder.current, edge, SessionSettings(native_usage=settings.native_usage)
     )
@@ -64,7 +52,10 @@ async def serve(settings: Settings) -> None:
     server = Server(processor, settings)
     address = await server.start()
     admin_app = Admin(settings, folder, metrics, lambda: notices)
-    tasks = [loop.create_task(folder.follow()), loop.create_task(admin_app.serve(listener))]
+    beside = [
+        _beside(folder.follow(), "the policy folder is no longer followed", notices),
+        _beside(admin_app.serve(listener), "the admin port is no longer served", notices),
+    ]
     log.info(
         "serving",
         extra={
@@ -83,14 +74,50 @@ async def serve(settings: Settings) -> None:
     while edge.background:
         await asyncio.wait(edge.background)
     admin_app.stop()
-    tasks[0].cancel()
-    for task in tasks:
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    beside[0].cancel()
+    await asyncio.gather(*beside, return_exceptions=True)
+    await _close(edge)
+
+
+def _stop_on_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _edge(settings: Settings, metrics: Metrics, tokenizer: Tokenizer, release: str) -> Edge:
+    return Edge(
+        store=MemoryStore(),
+        tokenizer=tokenizer,
+        learned=LearnedOutputs(),
+        tracing=Tracing(instance_id=f"{os.uname().nodename}:{os.getpid()}", version=release),
+        metrics=metrics,
+        pool=ThreadPoolExecutor(settings.threads, thread_name_prefix="understand"),
+        clock_ns=time.time_ns,
+        deadline_s=settings.deadline_s,
+    )
+
+
+def _beside(work: Coroutine[Any, Any, None], loss: str, notices: list[str]) -> asyncio.Task[None]:
+    """Run what requests do not wait for; if it fails, requests go on and `/readyz` says what is lost."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            notices.append(loss)
+            log.error(loss, exc_info=error)
+
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(ended)
+    return task
+
+
+async def _close(edge: Edge) -> None:
     edge.pool.shutdown()
     await edge.store.close()
-    tracing.close()
-    metrics.close()
+    edge.tracing.close()
+    edge.metrics.close()
 
 
 def _tokenizer(directory: Path | None) -> tuple[Tokenizer, list[str]]:

@@ -2,24 +2,23 @@
 
 Floor 2. `Session.receive(event)` returns what must be done, in order; the gRPC loop, the tests and
 the policy tools do it. No await, no clock, no gRPC type. Which event may come when is in
-`transitions`; what is said to Envoy is in `answers`; the verdict is the engine's.
+`transitions`; what an answer comes to is `answer`'s; what is said to Envoy is in `replies`; the verdict
+is the engine's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from extproc.decision import Decision, Denial, Effect, Settlement
 from extproc.errors import ProtocolViolation, RequestRefused
 from extproc.formats import classify
-from extproc.formats.base import AnswerReader, Call, WireFormat
-from extproc.formats.body import AnswerDecoder, answer_decoder
-from extproc.formats.sse import EventFilter
-from extproc.model import AIRequest, Basis, Observation, RequestHead, TokenEstimate, Usage
-from extproc.policy import accounting
+from extproc.formats.base import Call, WireFormat
+from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
 from extproc.policy.engine import Evaluation
 from extproc.policy.policyset import PolicySet
-from extproc.session import answers
+from extproc.session import replies
+from extproc.session.answer import Answer
 from extproc.session.events import (
     Action,
     ChargesReserved,
@@ -45,9 +44,6 @@ from extproc.session.events import (
     Understood,
 )
 from extproc.session.transitions import TRANSITIONS, State
-
-# What Envoy 1.40's ai_protocol_manager reads by itself.
-NATIVE_APIS = frozenset({"openai_chat", "anthropic_messages"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +71,7 @@ class Session:
         self._request: AIRequest | None = None
         self._new_body: bytes | None = None
         self._answers_phase: type = RequestHeaders
-        # The answer.
-        self._response: ResponseHeaders | None = None
-        self._reader: AnswerReader | None = None
-        self._decoder: AnswerDecoder | None = None
-        self._filter: EventFilter | None = None
-        self._native: ResponseTrailers | None = None
-        self._body_ended = False
+        self._answer = Answer()
 
     @property
     def is_over(self) -> bool:
@@ -188,7 +178,7 @@ class Session:
     def _allow(self, at_ns: int) -> list[Action]:
         self.state = State.FORWARDED
         decision = self.decision = self._evaluation.decision(at_ns)
-        forward = answers.forward(
+        forward = replies.forward(
             decision,
             phase=self._answers_phase,
             consumed_headers=self._evaluation.consumed_headers,
@@ -204,7 +194,7 @@ class Session:
         self.state = State.DENIED
         decision = self.decision = self._evaluation.decision(at_ns)
         reply = self._format.render_denial(denial)
-        return [answers.refuse(decision, reply), Report(decision=decision)]
+        return [replies.refuse(decision, reply), Report(decision=decision)]
 
     # --- replies that Envoy makes
 
@@ -219,14 +209,14 @@ class Session:
         if not event.is_local_reply and event.status < 400:  # noqa: PLR2004  errors
             # A success that nobody was asked for: the request went around us.
             raise ProtocolViolation("an answer before the request was inspected")
-        if event.status != answers.CONTENT_TOO_LARGE:
+        if event.status != replies.CONTENT_TOO_LARGE:
             return self._on_pass_with_id(event)
         return self._deny(self._evaluation.refuse(self._too_large()), event.at_ns)
 
     def _too_large(self) -> RequestRefused:
         limit = self._policies.defaults.max_body_bytes
         return RequestRefused(
-            status=answers.CONTENT_TOO_LARGE,
+            status=replies.CONTENT_TOO_LARGE,
             code="body_too_large",
             message=f"The request body is larger than {limit} bytes, the most this gateway accepts.",
         )
@@ -235,7 +225,7 @@ class Session:
         return self._on_pass_with_id(event)
 
     def _on_pass_with_id(self, event: ResponseHeaders) -> list[Action]:
-        return [answers.pass_with_id(self._decision_id)]
+        return [replies.pass_with_id(self._decision_id)]
 
     def _on_trailers_early(self, event: RequestTrailers) -> list[Action]:
         """Answers keep the order of the messages: the body's comes first."""
@@ -251,78 +241,48 @@ class Session:
     # --- the answer
 
     def _on_response_headers(self, event: ResponseHeaders) -> list[Action]:
-        self._response = event
         self.state = State.ANSWERING
-        content_type = event.headers.get("content-type", "")
-        is_stream = content_type.strip().lower().startswith("text/event-stream")
-        if self._must_read(event, is_stream=is_stream):
-            self._reader = self._format.answer_reader(stream=is_stream)
-            self._decoder = answer_decoder(event.headers.get("content-encoding", "identity"))
-            if is_stream and self._strips_usage_chunk and "content-encoding" not in event.headers:
-                self._filter = EventFilter(self._format.is_usage_chunk, objects_only=True)
-        reply = answers.response_headers(
+        answer = self._answer = Answer(event)
+        defaults = self._policies.defaults
+        answer.read_through(
+            self._request,
+            self._format,
+            native=self._settings.native_usage,
+            strips=defaults.usage_chunk == "strip",
+        )
+        reply = replies.response_headers(
             self._allowed_decision,
             self._format,
             now_s=event.at_ns / 1e9,
-            with_limits=self._policies.defaults.response_headers,
-            reads_body=self._reader is not None,
-            changes_body=self._filter is not None,
+            with_limits=defaults.response_headers,
+            reads_body=answer.reads_body,
+            changes_body=answer.changes_body,
         )
         return [reply, *(self._end(event.at_ns) if event.end_of_stream else [])]
 
-    def _must_read(self, event: ResponseHeaders, *, is_stream: bool) -> bool:
-        """Whether bytes of this answer must travel through us."""
-        if event.is_local_reply or event.end_of_stream or not 200 <= event.status < 300:  # noqa: PLR2004  success
-            return False
-        request = self._request
-        if request is None or request.operation == "control":
-            return False
-        encoded = event.headers.get("content-encoding", "identity") != "identity"
-        native = self._settings.native_usage and request.api in NATIVE_APIS and not encoded
-        return not native or (is_stream and self._strips_usage_chunk)
-
-    @property
-    def _strips_usage_chunk(self) -> bool:
-        request = self._request
-        wanted = request is None or request.wants_usage_chunk
-        return not wanted and self._policies.defaults.usage_chunk == "strip"
-
     def _on_response_body(self, event: ResponseBody) -> list[Action]:
-        changed = None
-        if self._filter is not None:
-            changed = self._filter.feed(event.body)
-            if event.end_of_stream:
-                changed += self._filter.flush()
+        answer = self._answer
+        changed = answer.passed_on(event.body, is_last=event.end_of_stream)
         if not event.end_of_stream:
             chunk = ChunkToRead(at_ns=event.at_ns, body=event.body)
             return [Continue(phase=ResponseBody, body=changed), Defer(event=chunk)]
         # The end is read before it is answered: its answer carries the usage for Envoy's access log.
-        self._read(event.body)
-        self._finish_reading()
-        metadata = answers.usage_metadata(self._observation.usage)
+        answer.read(event.body)
+        answer.finish()
+        metadata = replies.usage_metadata(answer.seen().usage)
         return [Continue(phase=ResponseBody, body=changed, metadata=metadata), *self._end(event.at_ns)]
 
     def _on_chunk_to_read(self, event: ChunkToRead) -> list[Action]:
-        self._read(event.body)
+        self._answer.read(event.body)
         return []
 
     def _on_response_trailers(self, event: ResponseTrailers) -> list[Action]:
-        self._native = event
-        self._finish_reading()
-        metadata = answers.usage_metadata(event.usage or self._observation.usage)
+        self._answer.finish(event)
+        metadata = replies.usage_metadata(self._answer.seen().usage)
         return [Continue(phase=ResponseTrailers, metadata=metadata), *self._end(event.at_ns)]
 
     def _on_exchange_over(self, event: StreamClosed) -> list[Action]:
         return self._end(event.at_ns)
-
-    def _read(self, data: bytes) -> None:
-        if self._reader is not None and self._decoder is not None:
-            self._reader.feed(self._decoder.feed(data))
-
-    def _finish_reading(self) -> None:
-        if self._reader is not None:
-            self._reader.finish()
-            self._body_ended = True
 
     # --- the settlement
 
@@ -332,69 +292,23 @@ class Session:
             raise ProtocolViolation("an answer to a request that was not allowed")
         return self.decision
 
-    @property
-    def _observation(self) -> Observation:
-        return Observation() if self._reader is None else self._reader.observation()
-
     def _end(self, at_ns: int) -> list[Action]:
         """Settle now, or first count the text of an answer that did not say what it cost."""
-        seen = self._observation
-        settled_by_usage = seen.usage is not None and seen.usage.is_complete and seen.finished
-        told_by_envoy = self._native is not None and self._native.usage is not None
-        if settled_by_usage or told_by_envoy or not seen.output_text or self._request is None:
+        text = self._answer.text_to_count()
+        if not text or self._request is None:
             return self._settle(at_ns, observed_output_tokens=None)
         self.state = State.COUNTING
-        model = seen.model or self._request.model
-        return [CountOutput(provider=self._request.provider, model=model, text=seen.output_text)]
+        model = self._answer.seen().model or self._request.model
+        return [CountOutput(provider=self._request.provider, model=model, text=text)]
 
     def _on_output_counted(self, event: OutputCounted) -> list[Action]:
         return self._settle(event.at_ns, observed_output_tokens=event.tokens)
 
     def _settle(self, at_ns: int, *, observed_output_tokens: int | None) -> list[Action]:
         self.state = State.SETTLED
-        decision, seen = self._allowed_decision, self._seen()
-        response = self._response or ResponseHeaders(at_ns=0, status=0)
-        ending = accounting.Ending(
-            status=response.status,
-            is_local_reply=response.is_local_reply,
-            reached_upstream=response.reached_upstream,
-            timed_out=response.timed_out,
-            usage=seen.usage,
-            finished=seen.finished,
-            # A body that could not be read, or was cut before it could, says nothing of its cost.
-            body_observed=seen.is_legible,
-            observed_output_tokens=observed_output_tokens,
-        )
-        basis, usage, amounts = accounting.settle(decision, ending)
-        settlement = Settlement(
-            decision_id=decision.id,
-            basis=basis,
-            usage=usage,
-            amounts=amounts,
-            status=response.status,
-            model=seen.model,
-            response_id=seen.response_id,
-            finish_reasons=seen.finish_reasons,
-            error_type=seen.error or (str(response.status) if response.status >= 400 else ""),  # noqa: PLR2004  errors
-            first_byte_at_ns=response.at_ns,
-            ended_at_ns=at_ns,
-        )
+        decision = self._allowed_decision
+        settlement = self._answer.settlement(decision, at_ns, observed_output_tokens=observed_output_tokens)
         return [Settle(settlement=settlement), Report(decision=decision, settlement=settlement)]
-
-    def _seen(self) -> Observation:
-        """What we read, completed by what Envoy read: a whole figure beats a part of one."""
-        seen, native = self._observation, self._native
-        if native is None or native.usage is None:
-            return seen
-        ours_is_whole = seen.finished and seen.usage is not None and seen.usage.is_complete
-        if ours_is_whole:
-            return seen
-        return replace(
-            seen,
-            usage=native.usage,
-            finished=not native.usage_is_partial,
-            model=seen.model or native.model,
-        )
 
 
 def _control(call: Call) -> AIRequest:

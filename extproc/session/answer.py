@@ -1,0 +1,138 @@
+"""One answer as it passes: which bytes we read, which we take out, and what it came to.
+
+Floor 2, pure. The session says when; nothing here knows a state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from extproc.decision import Decision, Settlement
+from extproc.formats.base import AnswerReader, WireFormat
+from extproc.formats.body import AnswerDecoder, answer_decoder
+from extproc.formats.sse import EventFilter
+from extproc.model import AIRequest, Observation
+from extproc.policy import accounting
+from extproc.session.events import ResponseHeaders, ResponseTrailers
+
+# What Envoy 1.40's ai_protocol_manager reads by itself.
+NATIVE_APIS = frozenset({"openai_chat", "anthropic_messages"})
+
+_NONE_SEEN = ResponseHeaders(at_ns=0, status=0)
+_FIRST_ERROR_STATUS = 400
+
+
+class Answer:
+    """An answer from its headers on; without any it is the one that nobody saw."""
+
+    def __init__(self, headers: ResponseHeaders = _NONE_SEEN) -> None:
+        self._headers = headers
+        self._reader: AnswerReader | None = None
+        self._decoder: AnswerDecoder | None = None
+        self._filter: EventFilter | None = None
+        self._native: ResponseTrailers | None = None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it comes as server-sent events, whatever was asked for."""
+        return self._headers.headers.get("content-type", "").strip().lower().startswith("text/event-stream")
+
+    @property
+    def reads_body(self) -> bool:
+        """Whether its bytes travel through us."""
+        return self._reader is not None
+
+    @property
+    def changes_body(self) -> bool:
+        """Whether the client may get fewer bytes than the provider sent."""
+        return self._filter is not None
+
+    def read_through(
+        self, request: AIRequest | None, wire_format: WireFormat, *, native: bool, strips: bool
+    ) -> None:
+        """Decide whether the body must be read; `strips` takes the usage chunk out that we asked for."""
+        headers = self._headers
+        is_success = 200 <= headers.status < 300  # noqa: PLR2004  success
+        if request is None or request.operation == "control":
+            return
+        if headers.is_local_reply or headers.end_of_stream or not is_success:
+            return
+        encoding = headers.headers.get("content-encoding", "identity")
+        takes_chunk_out = strips and self.is_stream and not request.wants_usage_chunk
+        envoy_reads = native and request.api in NATIVE_APIS and encoding == "identity"
+        if envoy_reads and not takes_chunk_out:
+            return
+        self._reader = wire_format.answer_reader(stream=self.is_stream)
+        self._decoder = answer_decoder(encoding)
+        if takes_chunk_out and encoding == "identity":
+            self._filter = EventFilter(wire_format.is_usage_chunk, objects_only=True)
+
+    def passed_on(self, chunk: bytes, *, is_last: bool) -> bytes | None:
+        """What the client gets in place of this chunk; None: the chunk itself."""
+        if self._filter is None:
+            return None
+        return self._filter.feed(chunk) + (self._filter.flush() if is_last else b"")
+
+    def read(self, chunk: bytes) -> None:
+        """Take in a chunk that was passed on."""
+        if self._reader is not None and self._decoder is not None:
+            self._reader.feed(self._decoder.feed(chunk))
+
+    def finish(self, native: ResponseTrailers | None = None) -> None:
+        """The body ended; `native` is what Envoy read of it."""
+        self._native = native
+        if self._reader is not None:
+            self._reader.finish()
+
+    def seen(self) -> Observation:
+        """What we read, completed by what Envoy read: a whole figure beats a part of one."""
+        seen = Observation() if self._reader is None else self._reader.observation()
+        native = self._native
+        if native is None or native.usage is None or _is_whole(seen):
+            return seen
+        return replace(
+            seen,
+            usage=native.usage,
+            finished=not native.usage_is_partial,
+            model=seen.model or native.model,
+        )
+
+    def text_to_count(self) -> str:
+        """What must be counted because nobody said what it cost; empty if nothing must."""
+        told_by_envoy = self._native is not None and self._native.usage is not None
+        seen = self.seen()
+        return "" if told_by_envoy or _is_whole(seen) else seen.output_text
+
+    def settlement(self, decision: Decision, at_ns: int, *, observed_output_tokens: int | None) -> Settlement:
+        """What the decision comes to; `observed_output_tokens` is the count of `text_to_count`."""
+        headers, seen = self._headers, self.seen()
+        ending = accounting.Ending(
+            status=headers.status,
+            is_local_reply=headers.is_local_reply,
+            reached_upstream=headers.reached_upstream,
+            timed_out=headers.timed_out,
+            usage=seen.usage,
+            finished=seen.finished,
+            # A body that could not be read, or was cut before it could, says nothing of its cost.
+            body_observed=seen.is_legible,
+            observed_output_tokens=observed_output_tokens,
+        )
+        basis, usage, amounts = accounting.settle(decision, ending)
+        status_error = str(headers.status) if headers.status >= _FIRST_ERROR_STATUS else ""
+        return Settlement(
+            decision_id=decision.id,
+            basis=basis,
+            usage=usage,
+            amounts=amounts,
+            status=headers.status,
+            model=seen.model,
+            response_id=seen.response_id,
+            finish_reasons=seen.finish_reasons,
+            error_type=seen.error or status_error,
+            first_byte_at_ns=headers.at_ns,
+            ended_at_ns=at_ns,
+        )
+
+
+def _is_whole(seen: Observation) -> bool:
+    return seen.finished and seen.usage is not None and seen.usage.is_complete
