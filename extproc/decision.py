@@ -137,6 +137,7 @@ class Charge:
     rate_per_us: int
     burst: int
     enforced: bool = True  # False: shadow, outside the all-or-nothing step
+    must_count: bool = False  # unless it can be counted, no charge of its reservation is taken
     key: tuple[str, ...] = ()
 
 
@@ -151,6 +152,7 @@ class ChargeOutcome:
     remaining: int  # after
     wait_us: int | None  # until `minimum` would fit; 0 if it does, None if it never will
     reset_us: int
+    unavailable: bool = False  # nobody knows: neither granted nor denied, nothing reserved or settled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

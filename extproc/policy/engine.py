@@ -6,6 +6,8 @@ find, and makes the `Decision`. The caller brings the body's reading and the sto
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from extproc.decision import (
     Charge,
     ChargeOutcome,
@@ -186,13 +188,14 @@ class Evaluation:
         return self._charges
 
     def check_limits(self, outcomes: tuple[ChargeOutcome, ...]) -> Denial | None:
-        """What the store answered, one outcome a charge."""
-        self._outcomes = outcomes
-        findings = metering.read(outcomes, self._request, self._tokens)
+        """What the store answered, one outcome a charge; what was not counted is no outcome of ours."""
+        self._outcomes = tuple(outcome for outcome in outcomes if not outcome.unavailable)
+        findings = metering.read(self._outcomes, self._request, self._tokens)
         self._findings.add(*findings)
-        answering = metering.answering(outcomes)
+        uncounted = self._uncounted(outcome.charge for outcome in outcomes if outcome.unavailable)
+        answering = metering.answering(self._outcomes)
         if answering is None:
-            return None
+            return self._deny_uncounted(uncounted)
         finding = next(f for f in findings if f.policy == answering.charge.policy)
         never_fits = answering.wait_us is None
         status = denials.CONTENT_TOO_LARGE if never_fits else denials.TOO_MANY_REQUESTS
@@ -200,13 +203,20 @@ class Evaluation:
 
     def store_failed(self) -> Denial | None:
         """Nobody knows what was used: each limit's `onError` says what that means."""
-        self._error_type = Reason.STORE_UNAVAILABLE
-        findings = metering.without_store(self._policies.rate_limits, self._charges)
+        return self._deny_uncounted(self._uncounted(self._charges))
+
+    def _uncounted(self, charges: Iterable[Charge]) -> Finding | None:
+        """Keep what `onError` says of each limit without its counter; the finding that denies."""
+        findings = metering.without_store(self._policies.rate_limits, charges)
+        if findings:
+            self._error_type = Reason.STORE_UNAVAILABLE
         self._findings.add(*findings)
-        denying = metering.first_enforced_deny(findings)
-        if denying is None:
+        return metering.first_enforced_deny(findings)
+
+    def _deny_uncounted(self, finding: Finding | None) -> Denial | None:
+        if finding is None:
             return None
-        return self._deny(denying, denials.UNAVAILABLE, denials.store_unavailable(denying.policy))
+        return self._deny(finding, denials.UNAVAILABLE, denials.store_unavailable(finding.policy))
 
     def deadline_passed(self) -> Denial:
         """We took too long; no policy said anything about that."""

@@ -18,8 +18,10 @@ class Store(Protocol):
     ) -> tuple[ChargeOutcome, ...]:
         """Take all enforced charges or none; one outcome a charge, in order.
 
-        Shadow charges are taken whenever the enforced ones are, as far as there is room. Idempotent by
-        `decision_id`: a second call with it answers what the first one did.
+        Shadow charges are taken whenever the enforced ones are, as far as there is room. A charge that
+        cannot be counted is answered as `unavailable`, and keeps the others from being taken only if it
+        is enforced and `must_count`: who cannot give back at once what it took must know before it
+        takes. Idempotent by `decision_id`: a second call with it answers what the first one did.
         Raises `errors.StoreUnavailable`; then it is unknown whether the charges were taken.
         """
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extproc.decision import Charge, ChargeOutcome
-from extproc.errors import StoreUnavailable
 from extproc.policy import limits
 from extproc.policy.limits import Bucket
 
@@ -40,7 +39,8 @@ class MemoryStore:
     """A `Store` in dictionaries; every table is bounded.
 
     A reservation pushed out by newer ones stays charged as reserved. A counter is forgotten only
-    once it equals one that nobody used.
+    once it equals one that nobody used; where the table is full of others, a charge on a new counter
+    is unavailable and every other charge counts as ever.
     """
 
     is_immediate = True
@@ -62,7 +62,7 @@ class MemoryStore:
     async def reserve(
         self, decision_id: str, charges: tuple[Charge, ...], at_us: int
     ) -> tuple[ChargeOutcome, ...]:
-        """See `Store.reserve`. Raises `StoreUnavailable` where there is no room for another counter."""
+        """See `Store.reserve`."""
         known = self._open.get(decision_id)
         if known is not None:
             return known.outcomes
@@ -71,9 +71,15 @@ class MemoryStore:
         buckets = [self._bucket(charge, at_us) for charge in charges]
         pairs = list(zip(charges, buckets, strict=True))
         is_taken = all(limits.fits(bucket, charge) for charge, bucket in pairs if charge.enforced)
-        if is_taken:
-            self._make_room(charges, at_us)
-        outcomes = tuple(self._outcome(charge, bucket, at_us, is_taken=is_taken) for charge, bucket in pairs)
+        # A request that is denied anyway needs no counter: it leaves none behind.
+        homeless = self._without_room(charges, at_us) if is_taken else frozenset[str]()
+        is_taken &= not any(c.enforced and c.must_count for c in charges if c.counter in homeless)
+        outcomes = tuple(
+            _unavailable(charge, bucket, at_us)
+            if charge.counter in homeless
+            else self._outcome(charge, bucket, at_us, is_taken=is_taken)
+            for charge, bucket in pairs
+        )
         if is_taken:
             self._open[decision_id] = _Reservation(outcomes, at_us)
             _bound(self._open, self._max_open)
@@ -87,6 +93,8 @@ class MemoryStore:
         if reservation is None:
             return False
         for taken in reservation.outcomes:
+            if taken.unavailable:
+                continue
             bucket = limits.settle(
                 self._bucket(taken.charge, at_us),
                 taken.charge,
@@ -128,10 +136,18 @@ class MemoryStore:
         self._closed[decision_id] = outcomes
         _bound(self._closed, self._max_closed)
 
-    def _make_room(self, charges: tuple[Charge, ...], at_us: int) -> None:
+    def _without_room(self, charges: tuple[Charge, ...], at_us: int) -> frozenset[str]:
+        """The new counters that find no place; what is enforced is placed first."""
+        if len(self._counters) + len(charges) <= self._max_counters:
+            return frozenset()
+        ordered = sorted(charges, key=lambda charge: not charge.enforced)
+        new = list(dict.fromkeys(c.counter for c in ordered if c.counter not in self._counters))
+        self._make_room(len(new), {charge.counter for charge in charges}, at_us)
+        free = max(0, self._max_counters - len(self._counters))
+        return frozenset(new[free:])
+
+    def _make_room(self, wanted: int, in_use: set[str], at_us: int) -> None:
         """Forget counters that are whole again; the least recently used are looked at in turn."""
-        wanted = sum(charge.counter not in self._counters for charge in charges)
-        in_use = {charge.counter for charge in charges}
         for _ in range(min(_LOOK_AT, len(self._counters))):
             if len(self._counters) + wanted <= self._max_counters:
                 return
@@ -141,8 +157,11 @@ class MemoryStore:
                 del self._counters[name]
             else:
                 self._counters.move_to_end(name)
-        if len(self._counters) + wanted > self._max_counters:
-            raise StoreUnavailable(f"all {self._max_counters} counters of the memory store are in use")
+
+
+def _unavailable(charge: Charge, bucket: Bucket, at_us: int) -> ChargeOutcome:
+    answered = limits.outcome(bucket, bucket, charge, granted=False, reserved=0, at_us=at_us)
+    return replace(answered, unavailable=True)
 
 
 def _bound(

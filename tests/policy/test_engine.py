@@ -542,6 +542,52 @@ def test_without_a_store_each_limit_says_what_that_means(load: Load) -> None:
     assert str(strict.decision(AT_NS).determining) == "RateLimit/strict"
 
 
+FIVE = "limit: {requests: 5, per: 1h}"
+EVERYBODY = ("RateLimit", "everybody", "limit: {requests: 2, per: 1h}")
+
+
+def crowded(load: Load, *limits: tuple[str, str, str]) -> Gateway:
+    """A gateway with one request behind it, and no room for a second model's counter."""
+    gateway = Gateway(load(OPEN, EVERYBODY, *limits))
+    gateway.store = MemoryStore(counters=1 + len(limits))
+    assert gateway.ask(Asked("first")).error_type == ""
+    return gateway
+
+
+def test_a_limit_without_room_for_its_counter_switches_off_no_other(load: Load) -> None:
+    gateway = crowded(load, ("RateLimit", "mine", f"{FIVE}\nkey: [request.model]"))
+
+    second, third = gateway.ask(Asked("second")), gateway.ask(Asked("third"))
+
+    assert (second.enforced_effect, second.error_type) == (Effect.ALLOW, "store_unavailable")
+    lost = finding(second, "RateLimit/mine")
+    assert (lost.outcome, lost.effect, lost.reason) == (Outcome.ERRORED, None, Reason.STORE_UNAVAILABLE)
+    assert [str(item.charge.policy) for item in second.outcomes] == ["RateLimit/everybody"]
+    assert (denied(third).status, denied(third).reason) == (429, Reason.RATE_LIMITED)
+    assert str(third.determining) == "RateLimit/everybody"
+
+
+def test_a_limit_that_must_be_counted_denies_without_room_and_charges_nobody(load: Load) -> None:
+    gateway = crowded(load, ("RateLimit", "mine", f"{FIVE}\nkey: [request.model]\nonError: deny"))
+
+    decision = gateway.ask(Asked("second"))
+
+    denial = denied(decision)
+    assert (denial.status, denial.reason, denial.retry_after_ms) == (503, Reason.STORE_UNAVAILABLE, 1000)
+    assert (decision.effect, str(decision.determining)) == (Effect.ALLOW, "RateLimit/mine")
+    state = finding(gateway.ask(Asked("first")), "RateLimit/everybody").limit
+    assert state is not None
+    assert state.used == 1
+
+
+def test_a_shadow_limit_without_room_denies_nobody(load: Load) -> None:
+    trial = f"{FIVE}\nkey: [request.model]\nonError: deny\nmode: shadow"
+    decision = crowded(load, ("RateLimit", "mine", trial)).ask(Asked("second"))
+
+    assert (decision.enforced_effect, decision.would_deny) == (Effect.ALLOW, True)
+    assert [item.reserved for item in decision.outcomes] == [1]
+
+
 def test_a_passed_deadline_is_nobodys_verdict(load: Load) -> None:
     evaluation = charged(load, LAX)
 

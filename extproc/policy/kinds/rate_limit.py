@@ -124,6 +124,7 @@ def charge(
         rate_per_us=spec.per,
         burst=spec.size,
         enforced=limit.mode is Mode.ENFORCE,
+        must_count=limit.spec.on_error is Effect.DENY,
         key=tuple(part[:_SHOWN_KEY_CHARACTERS] for part in key),
     )
 
