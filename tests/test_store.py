@@ -151,15 +151,42 @@ async def test_settling_charges_what_was_overspent_as_debt(store: Store) -> None
     assert (await store.reserve("e", (charge(),), NOW_US))[0].wait_us == 6 * SECOND_US
 
 
-async def test_a_refund_counts_only_what_the_bucket_still_lacks(store: Store) -> None:
+async def test_a_refund_leaves_what_the_spent_amount_would_have_left(store: Store) -> None:
     await store.reserve("d", (charge(amount=8),), NOW_US)
     await store.reserve("e", (charge(amount=2),), NOW_US)
-    later = NOW_US + 5 * SECOND_US
+    later = NOW_US + SECOND_US
 
-    await store.settle("d", {"c": 0}, later)
+    await store.settle("d", {"c": 1}, later)
 
-    # 10 taken, 5 refilled; of the 8 to return 3 are still lacking.
+    # 1 and 2 taken, 1 refilled.
     assert await used(store, at_us=later) == 2
+
+
+async def test_callers_who_stay_within_their_limit_are_never_denied(store: Store) -> None:
+    """Each reserves eight times what it spends, and fifty answers are open at once."""
+    wanted = replace(charge(amount=4000), rate_amount=200_000, rate_per_us=60 * SECOND_US, burst=250_000)
+    open_: list[tuple[int, str]] = []
+    denied = 0
+    for number in range(1500):
+        now = NOW_US + number * SECOND_US // 5
+        while open_ and open_[0][0] <= now:
+            await store.settle(open_.pop(0)[1], {"c": 500}, now)
+        (outcome,) = await store.reserve(f"d{number}", (wanted,), now)
+        denied += not outcome.granted
+        if outcome.granted:
+            open_.append((now + 10 * SECOND_US, f"d{number}"))
+
+    assert denied == 0
+
+
+async def test_a_reservation_pushed_out_keeps_its_charge_and_disturbs_no_other() -> None:
+    store = MemoryStore(open_reservations=1)
+    await store.reserve("a", (charge(amount=4),), NOW_US)
+    await store.reserve("b", (charge(amount=5),), NOW_US)
+
+    assert await store.settle("a", {"c": 0}, NOW_US) is False
+    assert await store.settle("b", {"c": 0}, NOW_US) is True
+    assert await used(store) == 4
 
 
 async def test_only_the_first_settlement_counts(store: Store) -> None:

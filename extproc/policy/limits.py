@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from extproc.decision import Charge, ChargeOutcome
+from extproc.policy.lows import Lows
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +56,18 @@ def reserve(bucket: Bucket, charge: Charge) -> tuple[Bucket, int]:
 
 
 def settle(
-    bucket: Bucket, charge: Charge, *, reserved: int, spent: int, age_us: int, granted: bool
+    bucket: Bucket, charge: Charge, lows: Lows, number: int, *, reserved: int, spent: int, granted: bool
 ) -> Bucket:
-    """Replace `reserved`, taken `age_us` ago, by `spent`; `bucket` is refilled until now.
+    """Replace `reserved`, taken as reservation `number`, by `spent`; `bucket` is refilled until now.
 
-    More is debt, never forgotten. Less comes back only as far as the bucket still lacks it: what was
-    refilled since the reservation is there already. A shadow limit that would have denied (`granted`
-    is false) owes nothing: the request would not have been.
+    Less comes back as far as the bucket still lacks it, which `lows` knows. More is debt, never
+    forgotten; but a shadow limit that would have denied (`granted` is false) owes nothing: the
+    request would not have been.
     """
-    if spent >= reserved:
-        owed = (spent - reserved) * charge.rate_per_us if granted else 0
-        return Bucket(bucket.used_scaled + owed, bucket.at_us)
-    refilled = charge.rate_amount * max(0, age_us)
-    returned = max(0, (reserved - spent) * charge.rate_per_us - refilled)
-    return Bucket(max(0, bucket.used_scaled - returned), bucket.at_us)
+    lows.look(bucket.used_scaled)
+    returned = lows.close(number, max(0, reserved - spent) * charge.rate_per_us)
+    owed = max(0, spent - reserved) * charge.rate_per_us if granted else 0
+    return Bucket(bucket.used_scaled - returned + owed, bucket.at_us)
 
 
 def wait_us(bucket: Bucket, charge: Charge, at_us: int) -> int | None:

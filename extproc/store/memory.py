@@ -6,13 +6,15 @@ is one step for every other task of the event loop; a store belongs to one loop.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from extproc.decision import Charge, ChargeOutcome
 from extproc.policy import limits
 from extproc.policy.limits import Bucket
+from extproc.policy.lows import Lows
 
 # A reservation is about 1 kB; long streams keep theirs open for minutes.
 OPEN_RESERVATIONS = 200_000
@@ -27,12 +29,13 @@ _LOOK_AT = 16
 class _Counter:
     bucket: Bucket
     rate_amount: int
+    lows: Lows = field(default_factory=Lows)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reservation:
+    number: int  # of all that this store made
     outcomes: tuple[ChargeOutcome, ...]
-    at_us: int
 
 
 class MemoryStore:
@@ -55,6 +58,7 @@ class MemoryStore:
         self._counters: OrderedDict[str, _Counter] = OrderedDict()
         self._open: OrderedDict[str, _Reservation] = OrderedDict()
         self._closed: OrderedDict[str, tuple[ChargeOutcome, ...]] = OrderedDict()
+        self._numbers = itertools.count()
         self._max_open = open_reservations
         self._max_closed = remembered_decisions
         self._max_counters = counters
@@ -74,15 +78,16 @@ class MemoryStore:
         # A request that is denied anyway needs no counter: it leaves none behind.
         homeless = self._without_room(charges, at_us) if is_taken else frozenset[str]()
         is_taken &= not any(c.enforced and c.must_count for c in charges if c.counter in homeless)
+        number = next(self._numbers) if is_taken else None
         outcomes = tuple(
             _unavailable(charge, bucket, at_us)
             if charge.counter in homeless
-            else self._outcome(charge, bucket, at_us, is_taken=is_taken)
+            else self._outcome(charge, bucket, at_us, number)
             for charge, bucket in pairs
         )
-        if is_taken:
-            self._open[decision_id] = _Reservation(outcomes, at_us)
-            _bound(self._open, self._max_open)
+        if number is not None:
+            self._open[decision_id] = _Reservation(number, outcomes)
+            self._forget_oldest()
         else:
             self._close(decision_id, outcomes)
         return outcomes
@@ -95,15 +100,17 @@ class MemoryStore:
         for taken in reservation.outcomes:
             if taken.unavailable:
                 continue
+            charge = taken.charge
             bucket = limits.settle(
-                self._bucket(taken.charge, at_us),
-                taken.charge,
+                self._bucket(charge, at_us),
+                charge,
+                self._lows(charge),
+                reservation.number,
                 reserved=taken.reserved,
-                spent=amounts.get(taken.charge.counter, 0),
-                age_us=at_us - reservation.at_us,
+                spent=amounts.get(charge.counter, 0),
                 granted=taken.granted,
             )
-            self._keep(taken.charge, bucket)
+            self._keep(charge, bucket)
         self._close(decision_id, reservation.outcomes)
         return True
 
@@ -117,24 +124,46 @@ class MemoryStore:
             return Bucket(0, at_us)
         return limits.used_at(counter.bucket, counter.rate_amount, at_us)
 
-    def _outcome(self, charge: Charge, before: Bucket, at_us: int, *, is_taken: bool) -> ChargeOutcome:
-        after, reserved = limits.reserve(before, charge) if is_taken else (before, 0)
-        if is_taken:
+    def _lows(self, charge: Charge) -> Lows:
+        """Those of the charge's counter; a counter that is whole has none to speak of."""
+        counter = self._counters.get(charge.counter)
+        return Lows() if counter is None else counter.lows
+
+    def _outcome(self, charge: Charge, before: Bucket, at_us: int, number: int | None) -> ChargeOutcome:
+        """Take the charge as reservation `number`; None takes nothing."""
+        after, reserved = before, 0
+        if number is not None:
+            after, reserved = limits.reserve(before, charge)
+            self._lows(charge).look(before.used_scaled)
             self._keep(charge, after)
+            self._lows(charge).open(number, after.used_scaled)
         return limits.outcome(
             before, after, charge, granted=limits.fits(before, charge), reserved=reserved, at_us=at_us
         )
 
     def _keep(self, charge: Charge, bucket: Bucket) -> None:
         if bucket.used_scaled == 0:
+            # Whoever has a reservation open on it has nothing to get back any more.
             self._counters.pop(charge.counter, None)
             return
-        self._counters[charge.counter] = _Counter(bucket, charge.rate_amount)
+        counter = self._counters.get(charge.counter)
+        if counter is None:
+            self._counters[charge.counter] = _Counter(bucket, charge.rate_amount)
+            return
+        counter.bucket, counter.rate_amount = bucket, charge.rate_amount
         self._counters.move_to_end(charge.counter)
+
+    def _forget_oldest(self) -> None:
+        """Bound what is open; what is pushed out stays charged as reserved."""
+        while len(self._open) > self._max_open:
+            _, pushed_out = self._open.popitem(last=False)
+            for outcome in pushed_out.outcomes:
+                self._lows(outcome.charge).close(pushed_out.number, 0)
 
     def _close(self, decision_id: str, outcomes: tuple[ChargeOutcome, ...]) -> None:
         self._closed[decision_id] = outcomes
-        _bound(self._closed, self._max_closed)
+        while len(self._closed) > self._max_closed:
+            self._closed.popitem(last=False)
 
     def _without_room(self, charges: tuple[Charge, ...], at_us: int) -> frozenset[str]:
         """The new counters that find no place; what is enforced is placed first."""
@@ -162,10 +191,3 @@ class MemoryStore:
 def _unavailable(charge: Charge, bucket: Bucket, at_us: int) -> ChargeOutcome:
     answered = limits.outcome(bucket, bucket, charge, granted=False, reserved=0, at_us=at_us)
     return replace(answered, unavailable=True)
-
-
-def _bound(
-    table: OrderedDict[str, _Reservation] | OrderedDict[str, tuple[ChargeOutcome, ...]], size: int
-) -> None:
-    while len(table) > size:
-        table.popitem(last=False)

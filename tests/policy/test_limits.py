@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from extproc.decision import Charge, PolicyRef, Unit
 from extproc.policy import limits
 from extproc.policy.limits import Bucket
+from extproc.policy.lows import Lows
 
 MINUTE_US = 60_000_000
 
@@ -60,6 +61,13 @@ def test_a_clock_set_back_neither_refills_nor_loses() -> None:
     assert limits.wait_us(bucket, charge(), 400_000) == 1_600_000
 
 
+def settle(bucket: Bucket, *, reserved: int, spent: int, granted: bool = True) -> Bucket:
+    """Settle the only reservation of a bucket."""
+    lows = Lows()
+    lows.open(1, bucket.used_scaled)
+    return limits.settle(bucket, charge(), lows, 1, reserved=reserved, spent=spent, granted=granted)
+
+
 def test_what_is_asked_for_is_taken_where_it_fits() -> None:
     bucket, taken = limits.reserve(Bucket(0, 0), charge(amount=30))
 
@@ -85,7 +93,7 @@ def test_a_bucket_in_debt_gives_nothing_and_owes_no_more() -> None:
 
 
 def test_a_shadow_limit_that_would_have_denied_owes_nothing_at_the_end() -> None:
-    settled = limits.settle(full(charge()), charge(), reserved=5, spent=60, age_us=0, granted=False)
+    settled = settle(full(charge()), reserved=5, spent=60, granted=False)
 
     assert settled == full(charge())
 
@@ -95,22 +103,20 @@ def test_more_than_the_bucket_holds_never_fits() -> None:
 
 
 def test_a_refund_comes_back_whole_at_once() -> None:
-    settled = limits.settle(full(charge()), charge(), reserved=100, spent=20, age_us=0, granted=True)
+    settled = settle(full(charge()), reserved=100, spent=20)
 
     assert settled.used_scaled == 20 * MINUTE_US
 
 
-def test_a_refund_counts_only_what_the_bucket_still_lacks() -> None:
-    # 100 taken a minute ago, 60 of them refilled since: of the 80 to return, 20 are still lacking.
+def test_a_refund_leaves_what_the_spent_amount_would_have_left() -> None:
+    # 100 taken a minute ago, 60 of them refilled since; 20 would have been whole by now.
     bucket = limits.used_at(full(charge()), 60, MINUTE_US)
 
-    settled = limits.settle(bucket, charge(), reserved=100, spent=20, age_us=MINUTE_US, granted=True)
-
-    assert settled.used_scaled == (40 - 20) * MINUTE_US
+    assert settle(bucket, reserved=100, spent=20).used_scaled == 0
 
 
 def test_overage_is_debt() -> None:
-    settled = limits.settle(full(charge()), charge(), reserved=10, spent=60, age_us=MINUTE_US, granted=True)
+    settled = settle(full(charge()), reserved=10, spent=60)
 
     assert settled.used_scaled == 150 * MINUTE_US
     assert limits.wait_us(settled, charge(), 0) == 51_000_000
@@ -158,6 +164,7 @@ def test_a_bucket_never_admits_more_than_burst_and_rate_over_any_time(
 ) -> None:
     asked = charge(rate=rate, burst=burst)
     bucket, now = Bucket(0, 0), 0
+    lows = Lows()
     latest = 0  # the time as the bucket sees it
     admitted: list[list[int]] = []  # [time, amount in the end]
     open_: list[tuple[int, int, int, int]] = []  # [due, reserved, spent, index]
@@ -166,14 +173,15 @@ def test_a_bucket_never_admits_more_than_burst_and_rate_over_any_time(
         latest = max(latest, now)
         for due, reserved, spent, index in [item for item in open_ if item[0] <= now]:
             bucket = limits.used_at(bucket, rate, now)
-            age_us = now - admitted[index][0]
-            bucket = limits.settle(bucket, asked, reserved=reserved, spent=spent, age_us=age_us, granted=True)
+            bucket = limits.settle(bucket, asked, lows, index, reserved=reserved, spent=spent, granted=True)
             admitted[index][1] = spent
             open_.remove((due, reserved, spent, index))
         bucket = limits.used_at(bucket, rate, now)
         wanted = replace(asked, amount=amount, minimum=max(1, amount // 2))
         if limits.fits(bucket, wanted):
+            lows.look(bucket.used_scaled)
             bucket, taken = limits.reserve(bucket, wanted)
+            lows.open(len(admitted), bucket.used_scaled)
             admitted.append([latest, taken])
             open_.append((now + later, taken, max(0, taken - returned), len(admitted) - 1))
 

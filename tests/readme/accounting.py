@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from extproc.decision import Charge, ChargeOutcome, Decision, Effect, PolicyRef, Reason, Unit
 from extproc.model import AIRequest, RequestHead, TokenEstimate, Usage
 from extproc.policy import accounting, denials, limits
 from extproc.policy.accounting import Ending
 from extproc.policy.limits import Bucket
+from extproc.policy.lows import Lows
 from tests.readme.markdown import code, table
 
 SECOND_US = 1_000_000
@@ -99,13 +100,18 @@ class Timeline:
 
     bucket: Bucket | None = None
     rows: list[tuple[str, str, int, int]]
+    lows: Lows = field(default_factory=Lows)
+    numbers: dict[str, int] = field(default_factory=dict)
 
     def reserve(self, at_s: int, who: str, amount: int) -> None:
         """Ask for `amount` and note the answer."""
         charge = _charge(Unit.TOKENS, amount, rate=600, burst=300)
         before = limits.used_at(self.bucket, charge.rate_amount, at_s * SECOND_US)
         if limits.fits(before, charge):
+            self.lows.look(before.used_scaled)
             self.bucket, taken = limits.reserve(before, charge)
+            self.numbers[who] = len(self.rows)
+            self.lows.open(self.numbers[who], self.bucket.used_scaled)
             self._note(at_s, f"{who} asks for {amount} and reserves {taken}")
             return
         wait_us = limits.wait_us(before, charge, at_s * SECOND_US) or 0
@@ -114,12 +120,12 @@ class Timeline:
             at_s, f"{who} asks for {amount} and is denied: try again in {denials.wait(wait_us // 1000)}"
         )
 
-    def settle(self, at_s: int, who: str, *, reserved: int, spent: int, age_s: int) -> None:
+    def settle(self, at_s: int, who: str, *, reserved: int, spent: int) -> None:
         """Replace what was reserved by what was spent."""
         charge = _charge(Unit.TOKENS, reserved, rate=600, burst=300)
         before = limits.used_at(self.bucket, charge.rate_amount, at_s * SECOND_US)
         self.bucket = limits.settle(
-            before, charge, reserved=reserved, spent=spent, age_us=age_s * SECOND_US, granted=True
+            before, charge, self.lows, self.numbers[who], reserved=reserved, spent=spent, granted=True
         )
         back = (before.used_scaled - self.bucket.used_scaled) // charge.rate_per_us
         said = f"{back} come back" if back >= 0 else f"{-back} more are taken"
@@ -141,10 +147,10 @@ def bucket() -> str:
     line = Timeline(rows=[])
     line.reserve(0, "A", 200)
     line.reserve(2, "B", 150)
-    line.settle(4, "A", reserved=200, spent=80, age_s=4)
+    line.settle(4, "A", reserved=200, spent=80)
     line.reserve(5, "B", 150)
     line.reserve(6, "C", 140)
-    line.settle(8, "B", reserved=150, spent=290, age_s=3)
+    line.settle(8, "B", reserved=150, spent=290)
     line.reserve(9, "C", 140)
     line.look(40)
     return table(("time", "what happens", "used", "left"), line.rows)
