@@ -6,6 +6,7 @@ result counts only when its type is the declared one.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -57,11 +58,15 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expression:
-    """A compiled expression; `reads` is every fact it mentions, such as `request.model`."""
+    """A compiled expression; `reads` is every fact it mentions, such as `request.model`.
+
+    `unguarded` is where it fails for a request without some header: any caller can make it fail.
+    """
 
     text: str
     result: Result
     reads: frozenset[str]
+    unguarded: tuple[Fault, ...]
     program: Any
 
     def evaluate(self, facts: Any) -> bool | str | Failure:
@@ -106,7 +111,11 @@ def compile_expression(text: str, result: Result) -> Expression:
     ]
     if faults:
         raise ExpressionInvalid(tuple(faults))
-    return Expression(text, result, literals.reads(checked.expr), program)
+    unguarded = tuple(
+        Fault(positions[lookup.node_id], _needs_header(lookup.name))
+        for lookup in literals.unguarded(checked.expr)
+    )
+    return Expression(text, result, literals.reads(checked.expr), unguarded, program)
 
 
 @cache
@@ -135,6 +144,14 @@ def _is_pattern(text: str) -> bool:
     facts = facts_pb2.Facts(request=facts_pb2.RequestFacts(model=text))
     name: str = _pattern_probe().eval(activate(facts)).type().name()
     return name != "ERROR"
+
+
+def _needs_header(name: str) -> str:
+    written = json.dumps(name) if name else "NAME"
+    return (
+        f"this fails for a request without the header{f' {name!r}' if name else ''}; "
+        f'write request.headers[?{written}].orValue(""), or test for it with {written} in request.headers'
+    )
 
 
 def _compiler_faults(text: str, output: str) -> tuple[Fault, ...]:

@@ -1,4 +1,4 @@
-"""What a checked CEL expression mentions: facts, and literals that can never be equal to a fact.
+"""What a checked CEL expression mentions: facts, literals that can never be equal to one, headers.
 
 Floor 1, pure: walks `Expr` trees. The tables say what the facts can hold.
 """
@@ -38,6 +38,7 @@ LOWER_CASE = frozenset({"request.model", "request.models", "target.model"})
 _EQUALITY = frozenset({"_==_", "_!=_"})
 _PARTS_OF_STRINGS = frozenset({"startsWith", "endsWith", "contains"})
 _INDEX = frozenset({"_[_]", "_[?_]"})
+_OPTIONAL = frozenset({"_[?_]", "_?._"})
 _HEADERS = "request.headers"
 
 
@@ -55,6 +56,14 @@ class Impossible:
 
     node_id: int
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unguarded:
+    """A header read where it may be missing; `name` is empty where an expression computes it."""
+
+    node_id: int
+    name: str
 
 
 def reads(root: Expr) -> frozenset[str]:
@@ -88,6 +97,60 @@ def check(root: Expr) -> Iterator[Impossible]:
             if message:
                 yield Impossible(literal.node_id, message)
         yield from _impossible_parts(node)
+
+
+def unguarded(root: Expr) -> Iterator[Unguarded]:
+    """The reads that fail for a request without that header; a test of the same name anywhere guards it."""
+    tested: set[bytes] = set()
+    read: list[tuple[int, Expr]] = []
+    for node, is_forced in _with_force(root):
+        name, may_fail = _header(node, is_forced=is_forced)
+        if name is not None and may_fail:
+            # Only a name in brackets has a place of its own.
+            read.append((name.id if node.call_expr.function in _INDEX else node.id, name))
+        elif name is not None:
+            tested.add(_spelling(name))
+    for node_id, name in read:
+        if _spelling(name) not in tested:
+            yield Unguarded(node_id, name.const_expr.string_value)
+
+
+def _with_force(root: Expr) -> Iterator[tuple[Expr, bool]]:
+    """Every node, and whether it must hold a value: `optional.value()` fails where there is none."""
+    yield root, False
+    for parent in _walk(root):
+        is_forced = _kind(parent) == "call_expr" and parent.call_expr.function == "value"
+        for node in _children(parent):
+            yield node, is_forced
+
+
+def _header(node: Expr, *, is_forced: bool) -> tuple[Expr | None, bool]:
+    """The name of the header that a node asks for, and whether it fails where there is none."""
+    select, call, loop = node.select_expr, node.call_expr, node.comprehension_expr
+    if _kind(node) == "select_expr" and _fact(select.operand) == _HEADERS:
+        name = Expr()
+        name.const_expr.string_value = select.field
+        return name, not select.test_only
+    if _kind(node) == "comprehension_expr" and _fact(loop.iter_range) == _HEADERS:
+        name = Expr()
+        name.ident_expr.name = loop.iter_var
+        return name, False
+    if _kind(node) == "call_expr" and len(call.args) == 2:  # noqa: PLR2004  binary operators
+        left, right = call.args
+        if call.function == "@in" and _fact(right) == _HEADERS:
+            return left, False
+        if call.function in _INDEX | _OPTIONAL and _fact(left) == _HEADERS:
+            return right, is_forced or call.function not in _OPTIONAL
+    return None, False
+
+
+def _spelling(node: Expr) -> bytes:
+    """Equal for nodes that say the same, wherever they stand."""
+    copy = Expr()
+    copy.CopyFrom(node)
+    for inner in _walk(copy):
+        inner.id = 0
+    return copy.SerializeToString(deterministic=True)
 
 
 def _comparisons(node: Expr) -> Iterator[tuple[str, Literal]]:
@@ -190,6 +253,10 @@ _CHILDREN: Mapping[str, Callable[[Expr], list[Expr]]] = MappingProxyType(
 def _walk(node: Expr) -> Iterator[Expr]:
     """The node and everything below it, parents first; cel-cpp bounds the depth."""
     yield node
-    children = _CHILDREN.get(_kind(node))
-    for child in children(node) if children else ():
+    for child in _children(node):
         yield from _walk(child)
+
+
+def _children(node: Expr) -> list[Expr]:
+    children = _CHILDREN.get(_kind(node))
+    return children(node) if children else []

@@ -499,7 +499,7 @@ def test_the_learned_output_is_reserved_unless_the_folder_says_declared(load: Lo
     assert reserved(strict, ("RateLimit", "t", f"{limit}\nreserve: expected")) == 140
 
 
-@pytest.mark.parametrize("part", ["match: request.headers['x'] == 'a'", "key: ['request.headers[\"x\"]']"])
+@pytest.mark.parametrize("part", ["match: identity.labels['x'] == 'a'", "key: ['identity.labels[\"x\"]']"])
 def test_a_limit_that_fails_lets_pass_unless_it_says_otherwise(load: Load, part: str) -> None:
     limit = f"limit: {{requests: 5, per: 1h}}\n{part}"
     lax = Gateway(load(OPEN, ("RateLimit", "broken", limit))).ask()

@@ -63,6 +63,51 @@ def test_every_fact_an_expression_reads_is_known(text: str, expected: set[str]) 
     assert compile_expression(text, Result.BOOL).reads == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ('request.headers["x"] == "a"', ['"x"']),
+        ('request.headers.x == "a"', [".x"]),
+        ('request.headers[request.model] == "a"', [".model]"]),
+        ('request.headers["x"] == request.headers["y"]', ['"x"', '"y"']),
+        ('request.headers["x"] == "a" && "y" in request.headers', ['"x"']),
+        ('request.headers["x"] == "a" && "x" in request.models', ['"x"']),
+        ('request.headers[?"x"].value() == "a"', ['"x"']),
+        ('request.headers.?x.value() == "a"', [".?x"]),
+        ('request.models.exists(m, request.headers[m] == "a")', ["m]"]),
+        ('request.headers.exists(h, request.headers["x"] == h)', ['"x"']),
+    ],
+)
+def test_a_header_that_nothing_asked_for_is_found_where_it_is_read(text: str, places: list[str]) -> None:
+    found = compile_expression(text, Result.BOOL).unguarded
+
+    assert found
+    assert all(text[fault.offset :].startswith(tuple(places)) for fault in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "true",
+        '"x" in request.headers && request.headers["x"] == "a"',
+        '"x" in request.headers && request.headers.x == "a"',
+        '!("x" in request.headers) || request.headers["x"] == "a"',
+        'has(request.headers.x) && request.headers["x"] == "a"',
+        'has(request.headers.x) && request.headers.x == "a"',
+        'request.headers[?"x"].orValue("") == "a"',
+        'request.headers.?x.orValue("") == "a"',
+        'request.headers[?"x"].hasValue() && request.headers[?"x"].value() == "a"',
+        'request.headers[?"x"].optMap(v, v + "!").orValue("") == "a!"',
+        'request.headers[?"x"].or(request.headers[?"y"]).orValue("") == "a"',
+        'request.model in request.headers && request.headers[request.model] == "a"',
+        'request.headers.exists(h, h.startsWith("x-") && request.headers[h] == "a")',
+        'identity.labels["x"] == "a" && identity.claims.sub == "b"',
+    ],
+)
+def test_a_header_that_is_asked_for_or_read_optionally_fails_nothing(text: str) -> None:
+    assert compile_expression(text, Result.BOOL).unguarded == ()
+
+
 def test_the_enumerated_facts_are_what_the_formats_yield() -> None:
     assert set(FORMATS) == set(literals.APIS)
     assert {wire_format.provider for wire_format in FORMATS.values()} == set(literals.PROVIDERS)

@@ -5,7 +5,7 @@ from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
 from extproc.policy import cel, facts
 from extproc.policy.cel import Failure
 from extproc.policy.kinds.rate_limit import charge, key_of
-from tests.policy.conftest import Load
+from tests.policy.conftest import Load, Problems
 
 TOKENS = TokenEstimate(input=100, input_upper_bound=400, max_output=1000)
 
@@ -125,3 +125,67 @@ def test_a_shadow_limit_charges_the_same_counter_without_enforcing(load: Load) -
 
     assert [item.enforced for item in taken if item] == [True, False]
     assert len({item.counter for item in taken if item}) == 1
+
+
+MATCH = 'match: request.headers["x-project"] == "a"'
+KEY = "key:\n    - identity.team\n    - request.headers['x-project']"
+
+
+def limit_of(*lines: str) -> str:
+    spec = "\n".join(f"  {line}" for line in ("limit: {requests: 5, per: 1m}", *lines))
+    return f"apiVersion: ai-policy/v1\nkind: RateLimit\nmetadata: {{name: l}}\nspec:\n{spec}\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        ((MATCH,), (6, 26)),
+        ((KEY,), (8, 23)),
+        ((MATCH, "mode: shadow"), (6, 26)),
+        ((MATCH, "onError: allow"), (6, 26)),
+        (("onError: allow", MATCH), (7, 26)),
+    ],
+)
+def test_a_limit_that_a_caller_can_skip_by_leaving_out_a_header_does_not_load(
+    problems: Problems, lines: tuple[str, ...], place: tuple[int, int]
+) -> None:
+    (problem,) = problems(limit=limit_of(*lines))
+
+    assert (problem.file, problem.line, problem.column) == ("limit.yaml", *place)
+    assert 'write request.headers[?"x-project"].orValue("")' in problem.message
+    assert '"x-project" in request.headers' in problem.message
+    assert "onError: deny" in problem.message
+
+
+def test_every_part_that_a_caller_can_make_fail_is_told_with_all_other_problems(problems: Problems) -> None:
+    found = problems(limit=limit_of(MATCH, KEY, "burst: 3"))
+
+    assert [(item.line, item.column) for item in found] == [(6, 26), (9, 23), (10, 3)]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ('match: \'"x" in request.headers && request.headers["x"] == "a"\'',),
+        ('key: [\'request.headers[?"x"].orValue("")\']',),
+        ("key: ['identity.labels[\"tier\"]', 'identity.claims.sub']",),
+        (MATCH, "onError: deny"),
+        ("onError: deny", KEY),
+    ],
+)
+def test_a_limit_that_no_caller_can_skip_loads(load: Load, lines: tuple[str, ...]) -> None:
+    spec = "\n".join(("limit: {requests: 5, per: 1m}", *lines)).replace("\n    -", "\n  -")
+
+    assert len(load(("RateLimit", "l", spec)).rate_limits) == 1
+
+
+def test_who_leaves_out_the_header_of_a_key_is_counted_with_all_others_who_do(load: Load) -> None:
+    spec = '{limit: {requests: 5, per: 1m}, key: [\'request.headers[?"x-project"].orValue("")\']}'
+    (limit,) = load(("RateLimit", "l", spec)).rate_limits
+
+    def key(**headers: str) -> tuple[str, ...] | Failure:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        head = RequestHead(method="POST", host="h", path="/", headers=named)
+        return key_of(limit, cel.activate(facts.build(head, Identity(), request(), TOKENS, 0)))
+
+    assert [key(x_project="a"), key(), key(x_other="a")] == [("a",), ("",), ("",)]

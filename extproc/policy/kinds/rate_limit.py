@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from extproc.decision import Charge, Effect, Mode, Unit
 from extproc.model import AIRequest, TokenEstimate
-from extproc.policy.cel import Failure
+from extproc.policy.cel import Expression, Failure
 from extproc.policy.objects import (
     Block,
     DurationUs,
@@ -72,15 +73,28 @@ class Limit(Block):
         return self.burst or self.amount
 
 
+def _counts_whoever_comes(expression: Expression, info: ValidationInfo) -> Expression:
+    """Refuse what lets a caller choose not to be counted, by a header that it leaves out."""
+    if expression.unguarded and info.data.get("on_error") is Effect.ALLOW:
+        faults = [
+            replace(fault, message=f"{fault.message}, or set onError: deny") for fault in expression.unguarded
+        ]
+        raise rejected("; ".join(fault.message for fault in faults), faults=faults)
+    return expression
+
+
+_CountsWhoeverComes = AfterValidator(_counts_whoever_comes)
+
+
 class RateLimit(PolicySpec):
     """A token bucket for each distinct `key` among the requests that `match`."""
 
-    match: Match = Field(default_factory=always)
-    key: tuple[KeyPart, ...] = ()
+    on_error: Effect = Effect.ALLOW  # before the expressions: what they may be depends on it
+    match: Annotated[Match, _CountsWhoeverComes] = Field(default_factory=always)
+    key: tuple[Annotated[KeyPart, _CountsWhoeverComes], ...] = ()
     limit: Limit
     algorithm: Literal["tokenBucket"] = "tokenBucket"
     reserve: Literal["expected", "declared"] | None = None
-    on_error: Effect = Effect.ALLOW
 
 
 def key_of(limit: PolicyObject[RateLimit], facts: Any) -> tuple[str, ...] | Failure:
