@@ -194,4 +194,4 @@ def _read_tools(body: JSON) -> tuple[tuple[str, ...], tuple[str, ...]]:
         definitions.append(compact_json(tool))
     # A remote server's tools are not in the body; its name is all a rule can hold on to.
     names += [fields.string(server, "name", at) for at, server in fields.objects(body, "mcp_servers")]
-    return fields.distinct(names), tuple(definitions)
+    return fields.tools(names, "/tools and /mcp_servers"), tuple(definitions)

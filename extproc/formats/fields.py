@@ -18,6 +18,9 @@ MAX_COUNT = 2**31 - 1
 MAX_NAME_CHARS = 256
 # Every access rule is asked about every model, on the event loop. Routers take a handful of fallbacks.
 MAX_MODELS = 64
+# Rules walk these names, and CEL gives up after 10,000 steps: who brings more could make a rule fail.
+# Providers take 128.
+MAX_TOOLS = 2048
 
 JSON = Mapping[str, Any]
 
@@ -124,6 +127,13 @@ def models(names: list[str]) -> tuple[str, ...]:
         message = f"The request body names more than {MAX_MODELS} models."
         raise RequestRefused(status=400, code=Reason.BODY_MALFORMED, message=message)
     return found
+
+
+def tools(names: list[str], at: str) -> tuple[str, ...]:
+    """Each tool of a body once. Raises `RequestRefused` above `MAX_TOOLS`, repeated ones included."""
+    if len(names) > MAX_TOOLS:
+        raise wrong(at, f"must hold at most {MAX_TOOLS} tools")
+    return distinct(names)
 
 
 def distinct(names: list[str]) -> tuple[str, ...]:

@@ -223,7 +223,7 @@ def _read_tools(body: JSON) -> tuple[tuple[str, ...], tuple[str, ...]]:
         definitions.append(compact_json(function))
     if body.get("web_search_options") is not None:
         names.append("web_search")
-    return fields.distinct(names), tuple(definitions)
+    return fields.tools(names, "/tools and /functions"), tuple(definitions)
 
 
 def _read_response_format(body: JSON, content: Content) -> None:

@@ -48,6 +48,16 @@ def test_a_body_that_names_too_many_models_is_refused() -> None:
         parse(HELLO | {"fallbacks": fallbacks})
 
 
+def test_a_body_that_holds_too_many_tools_is_refused() -> None:
+    """A rule that walks more of them than CEL has patience for would fail."""
+    tools = [{"name": f"t{number}"} for number in range(2047)]
+    servers = [{"type": "url", "name": "s1"}, {"type": "url", "name": "s2"}]
+
+    assert len(parse(HELLO | {"tools": tools, "mcp_servers": servers[:1]}).request.tools) == 2048
+    with pytest.raises(RequestRefused, match=r"^/tools and /mcp_servers must hold at most 2048 tools"):
+        parse(HELLO | {"tools": tools, "mcp_servers": servers})
+
+
 def test_the_prompt_holds_everything_the_model_reads() -> None:
     prompt = recorded().prompt
 

@@ -96,6 +96,19 @@ def test_a_body_that_names_too_many_models_is_refused() -> None:
         parse(HELLO | {"model": "m0", "models": [*names, "m64"]})
 
 
+def test_a_body_that_holds_too_many_tools_is_refused() -> None:
+    """A rule that walks more of them than CEL has patience for would fail."""
+    tools = [{"type": "function", "function": {"name": f"t{number}"}} for number in range(2000)]
+    functions = [{"name": f"f{number}"} for number in range(48)]
+
+    assert len(parse(HELLO | {"tools": tools, "functions": functions}).request.tools) == 2048
+    too_many: tuple[dict[str, Any], ...] = ({"functions": functions * 2}, {"web_search_options": {}})
+    for more in too_many:
+        with pytest.raises(RequestRefused, match=r"^/tools and /functions must hold at most 2048") as refused:
+            parse(HELLO | {"tools": tools, "functions": functions} | more)
+        assert (refused.value.status, refused.value.code) == (400, Reason.BODY_MALFORMED)
+
+
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [

@@ -1,5 +1,6 @@
 import pytest
 
+from extproc.formats.fields import MAX_TOOLS
 from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
 from extproc.policy import cel, facts
 from extproc.policy.cel import ExpressionInvalid, Failure, Fault, Result, compile_expression
@@ -55,6 +56,15 @@ def test_a_comprehension_over_a_huge_list_fails_instead_of_taking_long() -> None
     request = AIRequest(api="openai_chat", provider="openai", operation="chat", tools=("t",) * 20_000)
 
     assert evaluate('request.tools.exists(a, a == "x")', request=request) == Failure("INTERNAL")
+
+
+def test_no_body_holds_more_tools_than_a_rule_can_walk() -> None:
+    tools = tuple(f"t{number}" for number in range(MAX_TOOLS))
+    request = AIRequest(api="openai_chat", provider="openai", operation="chat", tools=tools)
+
+    assert evaluate('request.tools.exists(t, t == "x" || t == "y")', request=request) is False
+    assert evaluate('request.tools.exists(t, t in ["u", "v", "w", "x"])', request=request) is False
+    assert evaluate('request.tools.filter(t, t == "x").all(t, t != "x")', request=request) is True
 
 
 def test_a_failure_says_nothing_of_the_request() -> None:
