@@ -20,7 +20,7 @@ from extproc.decision import Settlement
 from extproc.errors import StoreUnavailable
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.tokens import Tokenizer
-from extproc.model import Basis
+from extproc.model import AIRequest, Basis
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.session.events import (
     Action,
@@ -48,6 +48,9 @@ from extproc.telemetry import Metrics, Parent, Tracing, logs
 from extproc.understand import understand
 
 log = logging.getLogger(__name__)
+
+# OpenAI's and Anthropic's words for an answer that reached its output ceiling.
+_CUT = frozenset({"length", "max_tokens"})
 
 
 class Stream(Protocol):
@@ -258,13 +261,16 @@ class Exchange:
             # Telemetry is lossy by design: it may never cut an answer.
             log.exception("telemetry failed", extra={"decision_id": decision.id})
             edge.metrics.failures.add(1, error_type="telemetry_failed")
-        request = decision.request
-        if settlement is not None and request is not None and settlement.basis is Basis.PROVIDER:
-            output_tokens = settlement.usage.output_tokens
-            if output_tokens is not None:
-                edge.learned.observe(
-                    request.provider, request.model, output_tokens // max(1, request.choices)
-                )
+        if settlement is not None and decision.request is not None:
+            self._learn(decision.request, settlement)
+
+    def _learn(self, request: AIRequest, settlement: Settlement) -> None:
+        """Remember how long an answer was that ended by itself."""
+        output_tokens = settlement.usage.output_tokens
+        is_whole = settlement.basis is Basis.PROVIDER and not _is_cut(request, settlement)
+        if is_whole and output_tokens is not None:
+            of_one_choice = output_tokens // max(1, request.choices)
+            self._edge.learned.observe(request.provider, request.model, of_one_choice)
 
     def _close(self) -> None:
         """Finish what the stream left open, outside its task: that one may be cancelled."""
@@ -284,3 +290,12 @@ class Exchange:
         while self._answer is not None:
             answer, self._answer = self._answer, None
             await self._advance(await answer, None)
+
+
+def _is_cut(request: AIRequest, settlement: Settlement) -> bool:
+    """Whether the caller's own ceiling may have ended the answer: it says nothing of anybody else's."""
+    if settlement.finish_reasons:
+        return not _CUT.isdisjoint(settlement.finish_reasons)
+    # Envoy's usage comes without finish reasons. A cut choice alone reaches the ceiling of one.
+    ceiling, output_tokens = request.max_output_tokens, settlement.usage.output_tokens
+    return ceiling is not None and output_tokens is not None and output_tokens >= ceiling

@@ -21,6 +21,7 @@ from extproc.exchange import Edge, Exchange
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.tokens import Tokenizer
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
+from extproc.pb.ai_policy.v1.token_usage_pb2 import TokenUsage
 from extproc.policy import policyset
 from extproc.policy.policyset import PolicySet
 from extproc.session.session import Session, SessionSettings
@@ -28,6 +29,7 @@ from extproc.session.transitions import State
 from extproc.settings import INLINE_BODY_BYTES
 from extproc.store.memory import MemoryStore
 from extproc.telemetry import Metrics, Tracing, parent_of
+from extproc.wire import USAGE_NAMESPACE
 
 POLICIES = """
 apiVersion: ai-policy/v1
@@ -166,7 +168,11 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     made: list[Run] = []
 
     def make_one(
-        *messages: object, immediate: bool = False, deadline_s: float = 30.0, on_error: str = "allow"
+        *messages: object,
+        immediate: bool = False,
+        deadline_s: float = 30.0,
+        on_error: str = "allow",
+        native: bool = False,
     ) -> Run:
         store = Noted()
         store.is_immediate = immediate
@@ -180,7 +186,8 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
             clock_ns=lambda: AT_NS,
             deadline_s=deadline_s,
         )
-        session = Session(policies(tmp_path, on_error), decision_id="d-1", settings=SessionSettings())
+        settings = SessionSettings(native_usage=native)
+        session = Session(policies(tmp_path, on_error), decision_id="d-1", settings=settings)
         run = Run(edge, store, session, List(*messages), Exchange(session, edge, parent_of({}, {})))
         made.append(run)
         return run
@@ -206,8 +213,9 @@ def chunk_of(body: bytes, *, end: bool) -> pb.ProcessingRequest:
     return pb.ProcessingRequest(response_body=pb.HttpBody(body=body, end_of_stream=end))
 
 
-def body_of(text: str) -> pb.ProcessingRequest:
+def body_of(text: str, **changes: Any) -> pb.ProcessingRequest:
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], "max_tokens": 10}
+    body |= changes
     return pb.ProcessingRequest(request_body=pb.HttpBody(body=json.dumps(body).encode(), end_of_stream=True))
 
 
@@ -220,17 +228,31 @@ REQUEST_TRAILERS = pb.ProcessingRequest(request_trailers=pb.HttpTrailers())
 ANSWER_HEADERS = pb.ProcessingRequest(
     response_headers=header_map(__status="200", content_type="application/json")
 )
-ANSWER = chunk_of(
-    json.dumps(
-        {
-            "object": "chat.completion",
-            "model": "gpt-4o-mini",
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "hello"}}],
-            "usage": {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11},
-        }
-    ).encode(),
-    end=True,
-)
+
+
+def answer_of(*finish_reasons: str, output_tokens: int = 3) -> pb.ProcessingRequest:
+    choices = [
+        {"index": number, "finish_reason": reason, "message": {"content": "hello"}}
+        for number, reason in enumerate(finish_reasons)
+    ]
+    usage = {
+        "prompt_tokens": 8,
+        "completion_tokens": output_tokens,
+        "total_tokens": 8 + output_tokens,
+    }
+    answer = {"object": "chat.completion", "model": "gpt-4o-mini", "choices": choices, "usage": usage}
+    return chunk_of(json.dumps(answer).encode(), end=True)
+
+
+def native_trailers(output_tokens: int) -> pb.ProcessingRequest:
+    record = TokenUsage(extraction_status=TokenUsage.COMPLETE)
+    record.input_tokens.value, record.output_tokens.value = 8, output_tokens
+    message = pb.ProcessingRequest(response_trailers=pb.HttpTrailers())
+    message.metadata_context.typed_filter_metadata[USAGE_NAMESPACE].value = record.SerializeToString()
+    return message
+
+
+ANSWER = answer_of("stop")
 ENVOYS_TIMEOUT = pb.ProcessingRequest(
     response_headers=header_map(__status="504", content_type="application/json")
 )
@@ -683,3 +705,62 @@ async def test_waiting_keeps_one_read_at_a_time(make: Make) -> None:
 
     assert set(reads) == {1}
     assert run.stream.written == WRITTEN
+
+
+# --- what is learned
+
+
+async def learns_from(run: Run) -> bool:
+    """Whether the exchange is the twentieth answer, the first that makes a percentile."""
+    for _ in range(19):
+        run.edge.learned.observe("openai", "gpt-4o-mini", 500)
+    run.begin()
+    await run.task
+    await run.quiet()
+    assert run.store.effective == 1
+    return run.edge.learned.percentile_95("openai", "gpt-4o-mini") is not None
+
+
+@pytest.mark.parametrize(
+    ("finish_reasons", "is_learned"),
+    [
+        (("stop",), True),
+        (("tool_calls",), True),
+        (("length",), False),
+        (("max_tokens",), False),
+        (("stop", "length"), False),
+    ],
+)
+async def test_an_answer_that_its_callers_ceiling_cut_teaches_nothing(
+    make: Make,
+    finish_reasons: tuple[str, ...],
+    is_learned: bool,  # noqa: FBT001  parametrized
+) -> None:
+    """Otherwise one caller's `max_tokens: 1` would shrink what is reserved for everybody."""
+    run = make(HEADERS, BODY, ANSWER_HEADERS, answer_of(*finish_reasons), END)
+
+    assert await learns_from(run) is is_learned
+
+
+@pytest.mark.parametrize(
+    ("changes", "output_tokens", "is_learned"),
+    [
+        ({}, 9, True),
+        ({}, 10, False),
+        ({}, 11, False),
+        # One of the two may have been cut.
+        ({"n": 2}, 10, False),
+        ({"max_tokens": None}, 10, True),
+    ],
+)
+async def test_an_answer_read_by_envoy_teaches_nothing_once_it_reaches_the_ceiling(
+    make: Make,
+    changes: dict[str, Any],
+    output_tokens: int,
+    is_learned: bool,  # noqa: FBT001  parametrized
+) -> None:
+    """Envoy's record has no finish reason."""
+    body = body_of("hi", **changes)
+    run = make(HEADERS, body, ANSWER_HEADERS, native_trailers(output_tokens), END, native=True)
+
+    assert await learns_from(run) is is_learned
