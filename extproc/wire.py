@@ -225,7 +225,7 @@ def _add_metadata(response: pb.ProcessingResponse, metadata: Mapping[str, str | 
 
 def _set_headers(headers: Mapping[str, str]) -> Iterable[pb.HeaderValueOption]:
     # Only raw_value: a header with `value` alone arrives empty, on 1.38 to 1.40.
-    pairs = ((name, value.encode("latin-1", "replace")) for name, value in headers.items())
+    pairs = ((name, value.encode("utf-8", "replace")) for name, value in headers.items())
     return (pb.HeaderValueOption(header=pb.HeaderValue(key=name, raw_value=value)) for name, value in pairs)
 
 
@@ -233,10 +233,17 @@ def _headers(message: pb.HeaderMap) -> dict[str, str]:
     """Lower-case names; repeated headers joined as RFC 9110, section 5.3 allows."""
     headers: dict[str, str] = {}
     for header in message.headers:
-        # Latin-1 never fails, and is what HTTP field values are.
-        value = header.raw_value.decode("latin-1") if header.raw_value else header.value
+        value = _field_value(header.raw_value) if header.raw_value else header.value
         headers[header.key] = f"{headers[header.key]}, {value}" if header.key in headers else value
     return headers
+
+
+def _field_value(sent: bytes) -> str:
+    """UTF-8, so that a name equals the one a policy spells; Latin-1, which never fails, where it is none."""
+    try:
+        return sent.decode("utf-8")
+    except UnicodeDecodeError:
+        return sent.decode("latin-1")
 
 
 def _text(attributes: Mapping[str, struct_pb2.Value], name: str) -> str:

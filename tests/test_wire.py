@@ -28,9 +28,7 @@ MODES: dict[str, Any] = dict(wire.Mode.BodySendMode.items())
 
 
 def header_map(*headers: tuple[str, str]) -> pb.HeaderMap:
-    return pb.HeaderMap(
-        headers=[pb.HeaderValue(key=key, raw_value=value.encode("latin-1")) for key, value in headers]
-    )
+    return pb.HeaderMap(headers=[pb.HeaderValue(key=key, raw_value=value.encode()) for key, value in headers])
 
 
 def attributes(message: pb.ProcessingRequest, **values: Any) -> pb.ProcessingRequest:
@@ -104,11 +102,52 @@ def test_repeated_headers_are_joined_so_that_none_hides_behind_the_other() -> No
     assert event.head.headers["x-api-key"] == "a, b"
 
 
-def test_header_bytes_that_are_not_utf8_do_not_fail() -> None:
-    event = wire.decode(request_headers(("user-agent", "\xff\xfe")), AT)
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        (b"M\xc3\xbcnchen", "M\u00fcnchen"),
+        ("\u6771\u4eac \U0001f5fc".encode(), "\u6771\u4eac \U0001f5fc"),
+        (b"M\xfcnchen", "M\u00fcnchen"),
+        (b"\xff\xfe", "\xff\xfe"),
+        # Half a character, and a surrogate: no UTF-8.
+        (b"a\xc3", "a\xc3"),
+        (b"\xed\xa0\x80", "\xed\xa0\x80"),
+        (b"", ""),
+    ],
+)
+def test_a_header_is_utf_8_where_it_can_be_and_never_fails(sent: bytes, read: str) -> None:
+    """A policy is written in UTF-8, so a team's name must be read as that to be equal to it."""
+    pair = pb.HeaderValue(key="x-team", raw_value=sent)
+    message = pb.ProcessingRequest(request_headers=pb.HttpHeaders(headers=pb.HeaderMap(headers=[pair])))
+
+    event = wire.decode(message, AT)
 
     assert isinstance(event, RequestHeaders)
-    assert event.head.headers["user-agent"] == "\xff\xfe"
+    assert event.head.headers == {"x-team": read}
+
+
+def test_what_is_set_is_written_as_it_is_read() -> None:
+    value = "M\u00fcnchen \u6771\u4eac"
+    common = parsed(Continue(phase=RequestHeaders, set_headers={"x-team": value})).request_headers
+
+    assert common is not None
+    assert common.response is not None
+    assert common.response.header_mutation is not None
+    (option,) = common.response.header_mutation.set_headers
+    assert option.header is not None
+    assert option.header.raw_value.decode() == value
+
+
+def test_what_no_encoding_can_write_breaks_no_answer() -> None:
+    action = RespondImmediately(
+        status=403, headers={"x-name": "a\ud800"}, body=b"{}", details="", metadata={}
+    )
+
+    immediate = parsed(action).immediate_response
+
+    assert immediate is not None
+    assert immediate.headers is not None
+    assert [o.header.raw_value for o in immediate.headers.set_headers if o.header] == [b"a?"]
 
 
 @pytest.mark.parametrize(
