@@ -287,6 +287,8 @@ class Exchange:
         if self._answer is not None and self._is_unwanted(self._answer):
             self._answer = None
         await self._advance(StreamClosed(at_ns=self._edge.clock_ns()), None)
+        if self._session.state is State.ABANDONED:
+            self._edge.metrics.abandoned.add(1)
         while self._answer is not None:
             answer, self._answer = self._answer, None
             await self._advance(await answer, None)

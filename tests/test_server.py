@@ -273,6 +273,7 @@ async def test_a_client_that_leaves_while_a_slow_store_works_gets_its_charges_ba
     await sidecar.quiet()
 
     assert [set(amounts.values()) for amounts in sidecar.store.settled] == [{0}]
+    assert "ai_policy_abandoned_total 1.0" in sidecar.edge.metrics.exposition().decode()
 
 
 async def test_a_store_that_misses_the_deadline_is_a_store_that_failed(start: Start) -> None:

@@ -74,6 +74,9 @@ class Metrics:
         )
         self.tokens = Tally(meter, "ai_policy.tokens", "{token}", "Tokens settled.")
         self.settlements = Tally(meter, "ai_policy.settlements", "{settlement}", "Settlements by basis.")
+        self.abandoned = Tally(
+            meter, "ai_policy.abandoned", "{request}", "Clients that left before their verdict."
+        )
         self.failures = Tally(meter, "ai_policy.failures", "{failure}", "What we failed to do.")
         # A counter that was never touched is not exported, and an alert on it would never fire.
         self.reload_failures = Tally(
