@@ -282,6 +282,8 @@ class Session:
         return [Continue(phase=ResponseTrailers, metadata=metadata), *self._end(event.at_ns)]
 
     def _on_exchange_over(self, event: StreamClosed) -> list[Action]:
+        # A client that knows the length may hang up at the last byte, before Envoy tells us of the end.
+        self._answer.finish()
         return self._end(event.at_ns)
 
     # --- the settlement

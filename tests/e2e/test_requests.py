@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anthropic
@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Caller, settlements
+from tests.e2e.stack import Stack
 
 OPENAI = "gpt-4o-mini"
 CLAUDE = "claude-sonnet-4-5"
@@ -32,6 +33,17 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.02)
+
+
+def entry_of(stack: Stack, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The provider's own entry for the request that was answered with these headers."""
+    decision_id = headers["x-ai-policy-decision-id"]
+
+    def found() -> list[dict[str, Any]]:
+        return [entry for entry in stack.books()["entries"] if decision_id in json.dumps(entry)]
+
+    wait_until(lambda: any(not entry["open"] for entry in found()), f"an entry of {decision_id}")
+    return found()[0]
 
 
 # --- allowed
@@ -62,15 +74,16 @@ def test_the_anthropic_sdk_gets_its_answer_and_is_charged_what_the_provider_repo
 
 def test_a_streamed_answer_of_openai_is_whole_and_has_no_chunk_that_nobody_asked_for(caller: Caller) -> None:
     with caller.openai(x_demo_output_tokens="20") as client:
-        chunks = list(client.chat.completions.create(model=OPENAI, messages=HELLO, stream=True))
+        raw = client.chat.completions.with_raw_response.create(model=OPENAI, messages=HELLO, stream=True)
+        chunks = list(raw.parse())
 
     assert "".join(c.choices[0].delta.content or "" for c in chunks)
     assert all(chunk.choices for chunk in chunks)
     assert all(chunk.usage is None for chunk in chunks)
-    (booked,) = [e for e in caller.stack.books()["entries"] if e["output_tokens"] == 20][-1:]
-    wait_until(
-        lambda: caller.tokens_used() == booked["input_tokens"] + 20, "settled as the provider booked it"
-    )
+    entry = entry_of(caller.stack, raw.headers)
+    assert entry["output_tokens"] == 20
+    spent = entry["input_tokens"] + 20
+    wait_until(lambda: caller.tokens_used() == spent, "settled as the provider booked it")
 
 
 def test_a_client_that_asks_for_the_usage_chunk_gets_it(caller: Caller) -> None:
@@ -132,13 +145,12 @@ def test_tool_calls_pass_in_both_directions(caller: Caller, stream: bool) -> Non
 def test_a_body_of_two_megabytes_passes_whole(caller: Caller) -> None:
     text = "word " * 420_000
     with caller.anthropic() as client:
-        answer = client.messages.create(
+        raw = client.messages.with_raw_response.create(
             model=CLAUDE, max_tokens=16, messages=[{"role": "user", "content": text}]
         )
 
-    (booked,) = caller.stack.books()["entries"][-1:]
-    assert booked["body_bytes"] > 2_000_000
-    assert answer.usage.input_tokens > 100_000
+    assert entry_of(caller.stack, raw.headers)["body_bytes"] > 2_000_000
+    assert raw.parse().usage.input_tokens > 100_000
 
 
 def test_a_body_that_nobody_changes_passes_byte_for_byte(caller: Caller) -> None:
@@ -147,17 +159,15 @@ def test_a_body_that_nobody_changes_passes_byte_for_byte(caller: Caller) -> None
         answer = client.post("/v1/chat/completions", content=body)
 
     assert answer.status_code == 200
-    (booked,) = caller.stack.books()["entries"][-1:]
-    assert booked["body_sha256"] == hashlib.sha256(body).hexdigest()
+    assert entry_of(caller.stack, answer.headers)["body_sha256"] == hashlib.sha256(body).hexdigest()
 
 
 def test_the_providers_key_replaces_the_callers(caller: Caller) -> None:
     """The demo provider answers 401 to any other credential, so an answer at all is the proof."""
     with caller.openai() as client:
-        client.chat.completions.create(model=OPENAI, messages=HELLO)
+        raw = client.chat.completions.with_raw_response.create(model=OPENAI, messages=HELLO)
 
-    (booked,) = caller.stack.books()["entries"][-1:]
-    assert booked["credential_header_names"] == ["authorization"]
+    assert entry_of(caller.stack, raw.headers)["credential_header_names"] == ["authorization"]
     assert caller.key not in json.dumps(caller.stack.books())
 
 
@@ -366,10 +376,10 @@ def test_spoofed_headers_of_ours_do_not_reach_the_provider(caller: Caller) -> No
     with caller.openai(x_ai_policy_team="boss", x_ai_policy_decision_id="mine") as client:
         raw = client.chat.completions.with_raw_response.create(model=OPENAI, messages=HELLO)
 
-    (booked,) = caller.stack.books()["entries"][-1:]
-    assert "x-ai-policy-team" not in booked["request_headers"]
+    entry = entry_of(caller.stack, raw.headers)
+    assert "x-ai-policy-team" not in entry["request_headers"]
     assert raw.headers["x-ai-policy-decision-id"] != "mine"
-    assert "mine" not in json.dumps(booked)
+    assert "mine" not in json.dumps(entry)
 
 
 def test_a_websocket_on_an_ai_path_does_not_hang(caller: Caller) -> None:

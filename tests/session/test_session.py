@@ -492,6 +492,29 @@ def test_the_chunked_end_without_bytes_settles(open_policies: PolicySet) -> None
     assert book.settlement.basis is Basis.PROVIDER
 
 
+def test_a_client_that_hangs_up_at_the_last_byte_is_charged_what_was_reported(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request()
+    book.answer_headers()
+    book.answer_body(ANSWER, end=False)
+
+    book.close()
+
+    assert book.settlement.basis is Basis.PROVIDER
+    assert sorted(book.settlement.amounts.values()) == [1, 11]
+
+
+def test_an_answer_cut_before_its_last_byte_is_charged_as_reserved(limited: PolicySet) -> None:
+    book = Playbook(limited)
+    book.request()
+    book.answer_headers()
+    book.answer_body(ANSWER[:-1], end=False)
+
+    book.close()
+
+    assert book.settlement.basis is Basis.RESERVED
+
+
 def test_trailers_without_usage_leave_the_text_to_be_counted(limited: PolicySet) -> None:
     book = Playbook(limited)
     book.request(body=chat_body(stream=True))
