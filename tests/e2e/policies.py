@@ -89,7 +89,7 @@ spec:
 apiVersion: ai-policy/v1
 kind: RateLimit
 metadata: {{name: everybody}}
-spec: {{limit: {{tokens: 100000000, per: 1m, burst: 100000000}}}}
+spec: {{limit: {{tokens: 100000000000, per: 1m, burst: 100000000000}}}}
 """
 
 FILES = {"rules.yaml": RULES, "keys.yaml": "\n---\n".join(_api_key(n) for n in range(CALLERS))}
