@@ -93,7 +93,7 @@ def decode(request: pb.ProcessingRequest, at_ns: int) -> Event:
 def _request_headers(request: pb.ProcessingRequest, at_ns: int) -> RequestHeaders:
     message = request.request_headers
     headers = _headers(message.headers)
-    attributes = request.attributes[ATTRIBUTES].fields if ATTRIBUTES in request.attributes else {}
+    attributes = _attributes(request)
     source = Source(
         address=_without_port(_text(attributes, "source.address")),
         principal=_text(attributes, "connection.uri_san_peer_certificate"),
@@ -113,7 +113,7 @@ def _request_headers(request: pb.ProcessingRequest, at_ns: int) -> RequestHeader
 def _response_headers(request: pb.ProcessingRequest, at_ns: int) -> ResponseHeaders:
     message = request.response_headers
     headers = _headers(message.headers)
-    attributes = request.attributes[ATTRIBUTES].fields if ATTRIBUTES in request.attributes else {}
+    attributes = _attributes(request)
     details = _text(attributes, "response.code_details")
     flags = int(attributes["response.flags"].number_value) if "response.flags" in attributes else 0
     is_local_reply = details not in ("", "via_upstream")
@@ -244,6 +244,10 @@ def _field_value(sent: bytes) -> str:
         return sent.decode("utf-8")
     except UnicodeDecodeError:
         return sent.decode("latin-1")
+
+
+def _attributes(request: pb.ProcessingRequest) -> Mapping[str, struct_pb2.Value]:
+    return request.attributes[ATTRIBUTES].fields if ATTRIBUTES in request.attributes else {}
 
 
 def _text(attributes: Mapping[str, struct_pb2.Value], name: str) -> str:
