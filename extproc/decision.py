@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from extproc.model import AIRequest, Basis, Identity, RequestHead, TokenEstimate, Usage
+from extproc.model import AIRequest, Basis, Identity, RequestHead, TokenEstimate, Usage, nothing
 
 
 class Effect(StrEnum):
@@ -188,6 +188,7 @@ class Decision:
     outcomes: tuple[ChargeOutcome, ...] = ()
     denial: Denial | None = None
     error_type: str = ""  # telemetry error.type where we failed to decide properly
+    attributes: Mapping[str, str] = field(default_factory=nothing)
 
     @property
     def would_deny(self) -> bool:
