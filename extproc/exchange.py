@@ -211,7 +211,12 @@ class Exchange:
     def _understood(self, action: Understand) -> Understood:
         edge = self._edge
         understanding = understand(
-            action.head, action.body, max_body_bytes=action.max_body_bytes, tokenizer=edge.tokenizer
+            action.head,
+            action.call,
+            action.body,
+            max_body_bytes=action.max_body_bytes,
+            tokenizer=edge.tokenizer,
+            asks_for_usage=action.asks_for_usage,
         )
         request = understanding.request
         return Understood(
@@ -219,6 +224,7 @@ class Exchange:
             request=request,
             tokens=understanding.tokens,
             body_with_usage=understanding.body_with_usage,
+            content_type=understanding.content_type,
             refused=understanding.refused,
             expected_output_tokens=(
                 edge.learned.percentile_95(request.provider, request.model) if request else None

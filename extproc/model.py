@@ -59,6 +59,11 @@ class RequestHead:
         return self.path.partition("?")[0]
 
     @property
+    def is_upgrade(self) -> bool:
+        """Whether it asks to become another protocol, as a WebSocket does."""
+        return "upgrade" in self.headers
+
+    @property
     def query(self) -> str:
         """The raw query, without the question mark."""
         return self.path.partition("?")[2]
@@ -90,7 +95,7 @@ class AIRequest:
     models: tuple[str, ...] = ()  # every model the body names, lower case
     stream: bool = False
     choices: int = 1
-    message_count: int = 0
+    message_count: int = 0  # inputs, documents or requests where there are no messages
     tools: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()  # of the input, sorted: "image", "text", ...
     end_user: str = ""
@@ -131,12 +136,22 @@ class PromptImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PromptMedia:
+    """Input that is neither text nor image; `size_bytes` is None where only a reference is there."""
+
+    modality: str  # "audio", "video", "file"
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """The text of a request, for the tokenizer alone."""
 
     messages: tuple[PromptMessage, ...] = ()
     tools: tuple[str, ...] = ()  # each tool definition as compact JSON
     images: tuple[PromptImage, ...] = ()
+    media: tuple[PromptMedia, ...] = ()
+    tokens: int = 0  # input that came as token ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +162,13 @@ class Usage:
     output_tokens: int | None = None  # reasoning included
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_creation_1h_input_tokens: int | None = None  # of cache_creation_input_tokens
+    audio_input_tokens: int | None = None
+    image_input_tokens: int | None = None
+    tool_input_tokens: int | None = None  # what the provider's own tools read
     reasoning_output_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_output_tokens: int | None = None
 
     @property
     def is_complete(self) -> bool:

@@ -6,21 +6,22 @@ refusal into a value; it decides nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
-from extproc.decision import Reason
 from extproc.errors import RequestRefused
 from extproc.formats import FORMATS
-from extproc.formats.base import Call
-from extproc.formats.body import decode_body
-from extproc.formats.classify import CONTROL, claim
+from extproc.formats.base import CONTROL, BodyKind, Call, ParsedRequest
+from extproc.formats.body import decode_body, json_content_type
+from extproc.formats.multipart import parse_form
 from extproc.formats.strict_json import compact_json, malformed, parse_json
 from extproc.measure.tokens import Tokenizer
 from extproc.model import AIRequest, RequestHead, TokenEstimate
 
-# Calls of these methods are read without a body.
 _PLAIN_TEXT = frozenset({"text"})
-_BODILESS_METHODS = ("GET", "OPTIONS")
+# Nothing is generated, so no ceiling of a model applies.
+_NO_OUTPUT = frozenset({"embeddings", "moderation", "rerank", "speech"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,52 +31,103 @@ class Understanding:
     request: AIRequest | None = None
     tokens: TokenEstimate = field(default_factory=TokenEstimate)
     body_with_usage: bytes | None = None  # decoded: it goes upstream without a content-encoding
+    content_type: str = ""  # what the body must go upstream as; empty: as it came
     refused: RequestRefused | None = None
 
 
-def understand(head: RequestHead, body: bytes, *, max_body_bytes: int, tokenizer: Tokenizer) -> Understanding:
-    """Decode, parse, classify and count one request; never raises `RequestRefused`."""
+def understand(
+    head: RequestHead,
+    call: Call,
+    body: bytes,
+    *,
+    max_body_bytes: int,
+    tokenizer: Tokenizer,
+    asks_for_usage: bool = True,
+) -> Understanding:
+    """Decode, parse and count the body of one call; never raises `RequestRefused`.
+
+    `asks_for_usage` makes streamed answers report what they cost, where the API must be asked.
+    """
     try:
-        return _understand(head, body, max_body_bytes, tokenizer)
+        decoded = decode_body(body, head.headers, max_body_bytes=max_body_bytes)
+        return _READERS[call.body](_Body(head, call, decoded, tokenizer, asks_for_usage))
     except RequestRefused as refused:
         return Understanding(refused=refused)
 
 
-def _understand(head: RequestHead, body: bytes, max_body_bytes: int, tokenizer: Tokenizer) -> Understanding:
-    call = claim(head.method, head.path, head.headers)
-    if call is None:
-        raise RequestRefused(
-            status=400,
-            code=Reason.UNCLASSIFIED,
-            message="This path and method were not found among the AI calls that policy can read.",
-        )
-    decoded = decode_body(body, head.headers, max_body_bytes=max_body_bytes)
-    if head.method in _BODILESS_METHODS:
-        return Understanding(request=_without_body(call, decoded))
-    json_body = parse_json(decoded)
-    wire_format = FORMATS[call.api]
-    parsed = wire_format.parse_request(json_body, call)
-    request = replace(parsed.request, body_bytes=len(decoded))
-    if call.operation == CONTROL:
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A decoded body with all that is needed to read it."""
+
+    head: RequestHead
+    call: Call
+    data: bytes
+    tokenizer: Tokenizer
+    asks_for_usage: bool
+
+
+def _read_nothing(body: _Body) -> Understanding:
+    if body.data:
+        raise malformed("must be empty for this call")
+    return Understanding(request=without_body(body.call))
+
+
+def _pass_unread(body: _Body) -> Understanding:
+    return Understanding(request=replace(without_body(body.call), body_bytes=len(body.data)))
+
+
+def _read_form(body: _Body) -> Understanding:
+    form = parse_form(body.data, body.head.headers.get("content-type", ""))
+    return _measured(FORMATS[body.call.api].parse_request(form, body.call), body)
+
+
+def _read_json(body: _Body) -> Understanding:
+    content_type = json_content_type(body.head.headers)
+    json_body = parse_json(body.data)
+    wire_format = FORMATS[body.call.api]
+    found = _measured(wire_format.parse_request(json_body, body.call), body)
+    asks = body.asks_for_usage and body.call.operation != CONTROL
+    with_usage = wire_format.ask_for_usage(json_body, body.call) if asks else None
+    return replace(
+        found,
+        body_with_usage=None if with_usage is None else compact_json(with_usage).encode(),
+        content_type=content_type,
+    )
+
+
+def _measured(parsed: ParsedRequest, body: _Body) -> Understanding:
+    request = replace(parsed.request, body_bytes=len(body.data))
+    if request.operation == CONTROL:
         return Understanding(request=request)
-    with_usage = wire_format.ask_for_usage(json_body)
-    tokens = tokenizer.estimate(
+    tokens = body.tokenizer.estimate(
         parsed.prompt,
         provider=request.provider,
         model=request.model,
-        declared_max_output=request.max_output_tokens,
+        declared_max_output=0 if request.operation in _NO_OUTPUT else request.max_output_tokens,
     )
     if request.has_state or not _PLAIN_TEXT.issuperset(request.modalities):
         # What the provider adds from its own memory, and what is no text, no tokenizer sees.
         tokens = replace(tokens, exact=False)
-    return Understanding(
-        request=request,
-        tokens=tokens,
-        body_with_usage=None if with_usage is None else compact_json(with_usage).encode(),
+    return Understanding(request=request, tokens=tokens)
+
+
+def without_body(call: Call) -> AIRequest:
+    """A call of which the request line says everything."""
+    return AIRequest(
+        api=call.api,
+        provider=call.provider,
+        operation=call.operation,
+        model=call.model,
+        models=(call.model,) if call.model else (),
+        stream=bool(call.stream),
     )
 
 
-def _without_body(call: Call, body: bytes) -> AIRequest:
-    if body:
-        raise malformed("must be empty for this method")
-    return AIRequest(api=call.api, provider=call.provider, operation=call.operation)
+_READERS: Mapping[BodyKind, Callable[[_Body], Understanding]] = MappingProxyType(
+    {
+        BodyKind.NONE: _read_nothing,
+        BodyKind.JSON: _read_json,
+        BodyKind.FORM: _read_form,
+        BodyKind.OPAQUE: _pass_unread,
+    }
+)

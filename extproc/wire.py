@@ -182,6 +182,9 @@ def encode(action: Continue | RespondImmediately) -> bytes:
     phase.SetInParent()
     if action.phase not in (RequestTrailers, ResponseTrailers):
         _mutate(phase.response, action)
+    if action.skip_request_body:
+        response.mode_override.request_body_mode = Mode.NONE
+        response.mode_override.response_header_mode = Mode.SEND
     if action.read_response_body:
         # Body modes of an override are always explicit; NONE for the request changes nothing here.
         response.mode_override.response_body_mode = _BODY_MODES[action.read_response_body]

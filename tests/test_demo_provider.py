@@ -26,6 +26,7 @@ from extproc.errors import VocabularyMissing
 from extproc.formats import FORMATS
 from extproc.measure.tokens import Tokenizer
 from extproc.measure.vocab import default_directory, load
+from tests.formats.calls import claimed
 
 ROOT = Path(__file__).parent.parent
 KEY = "sk-provider-demo"
@@ -159,8 +160,9 @@ def tokenizer() -> Tokenizer:
 def estimated_input(tokenizer: Tokenizer, api: str, path: str, body: dict[str, Any]) -> int:
     """What the sidecar expects this request to cost."""
     wire_format = FORMATS[api]
-    call = wire_format.claim("POST", path, {})
+    call = claimed(path)
     assert call is not None
+    assert call.api == api
     prompt = wire_format.parse_request(body, call).prompt
     model = body["model"]
     estimate = tokenizer.estimate(prompt, provider=call.provider, model=model, declared_max_output=None)

@@ -10,7 +10,8 @@ PACKAGE = ROOT / "extproc"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "model", "pb"),
     ("decision",),
-    ("formats", "measure", "policy"),
+    ("formats", "measure"),
+    ("policy",),
     ("understand",),
     ("session",),
     ("settings", "wire", "store", "telemetry", "reload", "envoy_config"),

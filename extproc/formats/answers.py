@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
+from extproc.formats.base import AnswerReader
 from extproc.formats.body import MAX_ANSWER_BYTES
 from extproc.formats.sse import SSEEvent, SSEParser
 from extproc.model import Observation, Usage
@@ -157,6 +159,23 @@ class EventAnswer:
         for event in events:
             self._tally.is_legible = True
             self._dialect.read_event(event, self._tally)
+
+
+_READERS: Mapping[str, Callable[[Dialect], AnswerReader]] = MappingProxyType(
+    {
+        "text/event-stream": EventAnswer,
+    }
+)
+
+
+def reader(dialect: Dialect, headers: Mapping[str, str]) -> AnswerReader:
+    """The reader for an answer by its content type; whatever is no stream is read as one JSON body."""
+    return _READERS.get(media_type(headers), JSONAnswer)(dialect)
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """The media type of a message in lower case, without parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def event_object(data: bytes) -> JSON:

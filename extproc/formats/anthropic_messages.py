@@ -12,18 +12,25 @@ from typing import Any
 
 from extproc.decision import Denial, LimitState
 from extproc.formats import anthropic_dialect, fields
-from extproc.formats.answers import EventAnswer, JSONAnswer
+from extproc.formats.answers import reader
 from extproc.formats.anthropic_answers import AnthropicAnswers
-from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, Reply
+from extproc.formats.base import (
+    CONTROL,
+    JSON,
+    AnswerReader,
+    BodyKind,
+    Call,
+    ParsedRequest,
+    Reply,
+    RequestLine,
+)
 from extproc.formats.content import Content
 from extproc.formats.images import size_of_base64
 from extproc.formats.strict_json import compact_json
 from extproc.model import AIRequest
 
-_OPERATIONS: Mapping[str, str] = MappingProxyType(
-    {"/v1/messages": "chat", "/v1/messages/count_tokens": "control"}
-)
-_MODELS_PATH = "/v1/models"
+_OPERATIONS: Mapping[str, str] = MappingProxyType({"/messages": "chat", "/messages/count_tokens": CONTROL})
+_MODELS_PATH = "/models"
 
 _MESSAGE_KEYS = frozenset({"role", "content"})
 _BLOCK_KEYS = frozenset({"type", "text", "source", "input", "name", "content", "thinking"})
@@ -35,18 +42,18 @@ class AnthropicMessages:
     name = "anthropic_messages"
     provider = "anthropic"
 
-    def claim(self, method: str, path: str, headers: Mapping[str, str]) -> Call | None:
+    def claim(self, line: RequestLine) -> Call | None:
         """Messages are POST; counting them, and model lists in this dialect, are control."""
-        path = path.removesuffix("/")
-        operation = _OPERATIONS.get(path) if method == "POST" else None
-        is_models = path == _MODELS_PATH or path.startswith(_MODELS_PATH + "/")
-        if method == "GET" and is_models and "anthropic-version" in headers:
-            operation = "control"
-        return Call(api=self.name, provider=self.provider, operation=operation) if operation else None
+        if line.method == "POST" and (operation := _OPERATIONS.get(line.path)):
+            return Call(api=self.name, operation=operation)
+        is_models = line.path == _MODELS_PATH or line.path.startswith(_MODELS_PATH + "/")
+        if line.method == "GET" and is_models and "anthropic-version" in line.headers:
+            return Call(api=self.name, operation=CONTROL, body=BodyKind.NONE)
+        return None
 
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a message body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
-        model = fields.required_name(body, "model")
+        model = fields.model(body, call)
         fallbacks = [fields.name(fallback, "model", at) for at, fallback in fields.objects(body, "fallbacks")]
         content = Content()
         message_count = _read_messages(body, content)
@@ -56,7 +63,7 @@ class AnthropicMessages:
             provider=call.provider,
             operation=call.operation,
             model=model,
-            models=fields.models([model, *fallbacks]),
+            models=fields.models([*fields.models_of(body, call), *fallbacks]),
             stream=fields.flag(body, "stream"),
             message_count=message_count,
             tools=tool_names,
@@ -69,19 +76,19 @@ class AnthropicMessages:
         )
         return ParsedRequest(request=request, prompt=content.prompt(definitions))
 
-    def ask_for_usage(self, _body: JSON) -> JSON | None:
+    def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
         """None: every answer of this dialect reports usage."""
         return None
 
-    def answer_reader(self, *, stream: bool) -> AnswerReader:
+    def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
-        return EventAnswer(AnthropicAnswers()) if stream else JSONAnswer(AnthropicAnswers())
+        return reader(AnthropicAnswers(), headers)
 
     def is_usage_chunk(self, _event_data: bytes) -> bool:
         """False: no event of this dialect is there only for its usage."""
         return False
 
-    def render_denial(self, denial: Denial) -> Reply:
+    def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
         """An Anthropic error."""
         return anthropic_dialect.render_denial(denial)
 
@@ -92,7 +99,7 @@ class AnthropicMessages:
 
 def _read_messages(body: JSON, content: Content) -> int:
     if body.get("messages") is None:
-        raise fields.wrong("/messages", "is required: this path takes a message")
+        raise fields.not_this_call("/messages is required: this path takes a message")
     if body.get("system") is not None:
         _read_blocks(body, "system", "", content)
         content.end_message("system")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from extproc.decision import Denial, LimitState
@@ -14,14 +15,67 @@ from extproc.model import AIRequest, Observation, Prompt, nothing
 
 JSON = Mapping[str, Any]
 
+# The operation of recognised calls that spend nothing: access rules apply, limits count no tokens.
+CONTROL = "control"
+
+# OpenTelemetry's gen_ai.operation.name where it has a word, else ours.
+OPERATIONS = (
+    "batch",
+    "chat",
+    CONTROL,
+    "embeddings",
+    "execute_tool",
+    "generate_content",
+    "image_generation",
+    "invoke_agent",
+    "moderation",
+    "ocr",
+    "prediction",
+    "realtime",
+    "rerank",
+    "speech",
+    "text_completion",
+    "transcription",
+)
+
+
+class BodyKind(StrEnum):
+    """What the body of a call must be; everything else is refused."""
+
+    NONE = "none"
+    JSON = "json"
+    FORM = "form"  # multipart/form-data: strings, and `multipart.FilePart` for files
+    OPAQUE = "opaque"  # passes unread; only for control calls, which spend nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestLine:
+    """A request line after `classify` made sure that it can be read in one way only.
+
+    `path` is what follows the provider's base path, decoded once. `segments` are its parts, decoded
+    one by one: a part may hold an encoded slash (Bedrock's ARNs do), and `path` is then empty.
+    """
+
+    method: str
+    path: str
+    segments: tuple[str, ...] = ()
+    query: Mapping[str, str] = field(default_factory=nothing)  # decoded; no name comes twice
+    headers: Mapping[str, str] = field(default_factory=nothing)
+    host: str = ""  # lower case, without port
+    provider: str = ""  # whose base path or host it is; empty: nobody's in particular
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What a method and a path claim to be, before a byte of body is read."""
+    """What a request line claims to be, before a byte of body is read."""
 
     api: str
-    provider: str
-    operation: str  # "control" spends nothing and needs no body
+    operation: str  # CONTROL spends nothing
+    provider: str = ""  # `classify` fills in whose host or base path it is; else the format's own
+    model: str = ""  # lower case, where path or query name it; wins over the body's
+    stream: bool | None = None  # where path or query decide; None: the body does
+    body: BodyKind = BodyKind.JSON
+    query: Mapping[str, str] = field(default_factory=nothing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +114,30 @@ class WireFormat(Protocol):
     name: str
     provider: str
 
-    def claim(self, method: str, path: str, headers: Mapping[str, str]) -> Call | None:
-        """What this request line means in this dialect, or None. `path` has no query."""
+    def claim(self, line: RequestLine) -> Call | None:
+        """What this request line means in this dialect, or None.
+
+        Raises `errors.RequestRefused` for a call of this dialect that must not pass whatever its
+        body says, such as one whose query changes how the answer is written.
+        """
 
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a body. Raises `errors.RequestRefused` (400) naming the JSON pointer that is wrong."""
 
-    def ask_for_usage(self, body: JSON) -> JSON | None:
+    def ask_for_usage(self, body: JSON, call: Call) -> JSON | None:
         """The body that makes a streamed answer report usage; None where it does already."""
 
-    def answer_reader(self, *, stream: bool) -> AnswerReader:
-        """A reader for one answer; `stream` is what its content type says, not what was asked."""
+    def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
+        """A reader for one answer; its content type in `headers` says how it comes, not what was asked."""
 
     def is_usage_chunk(self, event_data: bytes) -> bool:
         """Whether this SSE event exists only because we asked for usage, and may be stripped."""
 
-    def render_denial(self, denial: Denial) -> Reply:
-        """The body and headers that make the caller's SDK raise its own exception."""
+    def render_denial(self, denial: Denial, provider: str = "") -> Reply:
+        """The body and headers that make the caller's SDK raise its own exception.
+
+        `provider` is whose dialect of the dialect it is, where vendors differ; empty: the format's own.
+        """
 
     def limit_headers(self, limits: tuple[LimitState, ...], now_s: float) -> Mapping[str, str]:
         """Headers of the tightest limit of each unit; `now_s` is Unix time, for absolute resets."""

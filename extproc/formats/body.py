@@ -21,6 +21,11 @@ RATIO_FREE_BYTES = 256 * 1024
 # The largest answers are generated images in base64, below 32 MiB.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
+# What clients send JSON as by default or by habit.
+_MISTAKEN_FOR_JSON = frozenset(
+    {"", "text/plain", "text/json", "application/x-www-form-urlencoded", "application/octet-stream"}
+)
+
 _GZIP = 16 + zlib.MAX_WBITS
 _ZLIB = zlib.MAX_WBITS
 _RAW_DEFLATE = -zlib.MAX_WBITS
@@ -73,6 +78,20 @@ def _check_content_type(content_type: str) -> None:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in ("utf-8", "utf8"):
             raise _unsupported("charset of content-type", "utf-8")
+
+
+def json_content_type(headers: Mapping[str, str]) -> str:
+    """What a JSON body must go upstream as; empty where its content type says so already.
+
+    curl sends JSON as a form unless told otherwise, and many servers read it all the same. The
+    provider must read it as we do. Raises `RequestRefused` (415) for a type that can hold no JSON.
+    """
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "application/json" or media_type.endswith("+json"):
+        return ""
+    if media_type not in _MISTAKEN_FOR_JSON:
+        raise _unsupported("content-type", "application/json")
+    return "application/json"
 
 
 def _unsupported(what: str, accepted: str) -> RequestRefused:

@@ -7,59 +7,153 @@ that another parser on the way could read as another path is nobody's path.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
-from urllib.parse import unquote_to_bytes
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl, unquote_to_bytes
 
+from extproc.decision import Reason
+from extproc.errors import RequestRefused
 from extproc.formats import FORMATS
-from extproc.formats.base import Call, WireFormat
+from extproc.formats.base import CONTROL, BodyKind, Call, RequestLine, WireFormat
+from extproc.formats.providers import KNOWN, Provider
 from extproc.model import RequestHead
-
-CONTROL = "control"
 
 # Frameworks obey these in place of the method we see.
 _METHOD_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
+_METHOD_PARAMETERS = frozenset({"$httpmethod", "_method", "x-http-method-override"})
 _VISIBLE_ASCII = re.compile(r"/[\x21-\x7e]*")
-# Encoded slash, backslash, dot, percent and semicolon, and every control character.
-_ENCODED_TRICK = re.compile(r"%(?:2f|5c|2e|25|3b|[01][0-9a-f]|7f)", re.IGNORECASE)
+# Encoded backslash, dot, percent and semicolon, and every control character.
+_ENCODED_TRICK = re.compile(r"%(?:5c|2e|25|3b|[01][0-9a-f]|7f)", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-f]{2})", re.IGNORECASE)
 _TRICK = re.compile(r"//|[\\;#]|/\.{1,2}(?:/|$)")
+# More names than any API has.
+_MAX_PARAMETERS = 64
 
-_DIALECT_PATHS = (("/v1/messages", "anthropic_messages"), ("/v1/chat/", "openai_chat"))
-_DIALECT_HEADERS = (("anthropic-version", "anthropic_messages"), ("x-api-key", "anthropic_messages"))
+# Where the path says nothing, a header does; `openai_chat` speaks to everybody else.
+_DIALECT_PATHS = (
+    (re.compile(r"/v1/(?:messages|complete)\b"), "anthropic_messages"),
+    (re.compile(r"/v1/chat/"), "openai_chat"),
+    (re.compile(r"/v1(?:beta|alpha)\d*/(?:models|interactions|tunedModels)"), "gemini"),
+    (re.compile(r"/v1\w*/projects/"), "vertex"),
+    (re.compile(r"/model/"), "bedrock_converse"),
+    (re.compile(r"/v2/(?:chat|embed|rerank)\b"), "cohere_v2"),
+    (re.compile(r"/api/(?:chat|generate|embed)"), "ollama"),
+    (re.compile(r"/mcp\b"), "mcp"),
+)
+_DIALECT_HEADERS = (
+    ("anthropic-version", "anthropic_messages"),
+    ("x-goog-api-key", "gemini"),
+    ("mcp-protocol-version", "mcp"),
+    ("x-api-key", "anthropic_messages"),
+)
 _DEFAULT_DIALECT = "openai_chat"
 
 
-def claim(method: str, path: str, headers: Mapping[str, str]) -> Call | None:
-    """What a request line means, or None where no format knows it; `path` may have a query."""
-    clean = clean_path(path)
-    if clean is None or any(name in headers for name in _METHOD_OVERRIDES):
+@dataclass(frozen=True, slots=True)
+class _Clean:
+    """A path and query that can be read in one way only."""
+
+    segments: tuple[str, ...]  # without the empty one that a slash at the end leaves
+    query: Mapping[str, str]
+
+
+def claim(head: RequestHead, providers: Iterable[Provider] = ()) -> Call | None:
+    """What a request line means, or None where no format knows it; `providers` come before the known.
+
+    Raises `RequestRefused` where a format knows the call and it must not pass whatever its body says.
+    """
+    clean = _clean(head)
+    if clean is None or any(name in head.headers for name in _METHOD_OVERRIDES):
         return None
-    asked = headers.get("access-control-request-method", "") if method == "OPTIONS" else method
-    call = next(filter(None, (each.claim(asked, clean, headers) for each in FORMATS.values())), None)
+    is_preflight = head.method == "OPTIONS"
+    method = head.headers.get("access-control-request-method", "") if is_preflight else head.method
+    host = _without_port(head.host.lower())
+    candidates = (each for each in (*providers, *KNOWN) if each.matches_host(host))
+    found = (_claim(each, method, host, clean, head.headers) for each in candidates)
+    call = next(filter(None, found), None)
     # A browser asking whether it may call spends nothing, whatever the call would.
-    return replace(call, operation=CONTROL) if call and method == "OPTIONS" else call
+    return replace(call, operation=CONTROL, body=BodyKind.NONE) if call and is_preflight else call
 
 
-def clean_path(path: str) -> str | None:
-    """The path decoded once and without its query, or None if it can be read in two ways."""
-    raw = path.partition("?")[0]
+def _claim(
+    provider: Provider, method: str, host: str, clean: _Clean, headers: Mapping[str, str]
+) -> Call | None:
+    stripped = provider.strip(clean.segments)
+    if stripped is None:
+        return None
+    rest, model = stripped
+    is_flat = not any("/" in segment for segment in rest)
+    line = RequestLine(
+        method=method,
+        path="/" + "/".join(rest) if is_flat else "",
+        segments=rest,
+        query=clean.query,
+        headers=headers,
+        host=host,
+        provider=provider.name,
+    )
+    for name in provider.formats:
+        wire_format = FORMATS.get(name)
+        call = wire_format.claim(line) if wire_format else None
+        if wire_format and call:
+            return replace(
+                call,
+                provider=provider.name or call.provider or wire_format.provider,
+                model=(model or call.model).lower(),
+                query=clean.query,
+            )
+    return None
+
+
+def _clean(head: RequestHead) -> _Clean | None:
+    raw = head.path_only
     if not _VISIBLE_ASCII.fullmatch(raw) or _ENCODED_TRICK.search(raw) or _BAD_ESCAPE.search(raw):
         return None
     if _TRICK.search(raw):
         return None
     try:
-        return unquote_to_bytes(raw).decode()
+        segments = tuple(unquote_to_bytes(part).decode() for part in raw[1:].removesuffix("/").split("/"))
     except UnicodeDecodeError:
         return None
+    query = _parameters(head.query)
+    return None if query is None else _Clean(segments, query)
+
+
+def _parameters(query: str) -> Mapping[str, str] | None:
+    """The query's parameters; None where two readers could see different ones, or another method."""
+    try:
+        pairs = parse_qsl(
+            query, keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS, encoding="utf-8"
+        )
+    except ValueError:
+        return None
+    parameters = dict(pairs)
+    folded = {name.lower() for name in parameters}
+    if len(folded) != len(pairs) or folded & _METHOD_PARAMETERS:
+        return None
+    return parameters
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
+
+
+def refused_parameter(name: str) -> RequestRefused:
+    """A 400 for a query parameter that changes how a call or its answer is read."""
+    return RequestRefused(
+        status=400,
+        code=Reason.UNCLASSIFIED,
+        message=f"The query parameter {name} changes how this call is read and is not accepted here.",
+    )
 
 
 def dialect(head: RequestHead) -> WireFormat:
     """The format in which to tell this caller of an error, whoever's path it is."""
-    for prefix, name in _DIALECT_PATHS:
-        if head.path_only.startswith(prefix):
+    for pattern, name in _DIALECT_PATHS:
+        if name in FORMATS and pattern.match(head.path_only):
             return FORMATS[name]
     for header, name in _DIALECT_HEADERS:
-        if header in head.headers:
+        if name in FORMATS and header in head.headers:
             return FORMATS[name]
     return FORMATS[_DEFAULT_DIALECT]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from extproc.formats.images import Size
-from extproc.model import Prompt, PromptImage, PromptMessage
+from extproc.model import Prompt, PromptImage, PromptMedia, PromptMessage
 
 
 @dataclass(slots=True)
@@ -17,6 +17,8 @@ class Content:
 
     messages: list[PromptMessage] = field(default_factory=list)
     images: list[PromptImage] = field(default_factory=list)
+    media: list[PromptMedia] = field(default_factory=list)
+    tokens: int = 0
     modalities: set[str] = field(default_factory=set)
     _texts: list[str] = field(default_factory=list)
 
@@ -32,15 +34,27 @@ class Content:
         width, height = size or (None, None)
         self.images.append(PromptImage(width_px=width, height_px=height, detail=detail))
 
-    def other(self, modality: str) -> None:
-        """Input whose tokens only the provider can count."""
+    def other(self, modality: str, size_bytes: int | None = None) -> None:
+        """Input whose tokens only the provider can count; its size where the body holds it."""
         self.modalities.add(modality)
+        self.media.append(PromptMedia(modality=modality, size_bytes=size_bytes))
+
+    def ids(self, count: int) -> None:
+        """Text that came as token ids."""
+        self.modalities.add("text")
+        self.tokens += count
 
     def end_message(self, role: str, name: str | None = None) -> None:
         """All gathered text belongs to one message."""
         self.messages.append(PromptMessage(role=role, text="\n".join(self._texts), name=name))
         self._texts.clear()
 
-    def prompt(self, tools: tuple[str, ...]) -> Prompt:
+    def prompt(self, tools: tuple[str, ...] = ()) -> Prompt:
         """What the tokenizer needs of the whole request."""
-        return Prompt(messages=tuple(self.messages), tools=tools, images=tuple(self.images))
+        return Prompt(
+            messages=tuple(self.messages),
+            tools=tools,
+            images=tuple(self.images),
+            media=tuple(self.media),
+            tokens=self.tokens,
+        )

@@ -11,6 +11,7 @@ from typing import Any
 
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
+from extproc.formats.base import Call
 
 # Counts multiply and land in counters that stores keep as doubles (2**53).
 MAX_COUNT = 2**31 - 1
@@ -23,6 +24,11 @@ MAX_MODELS = 64
 MAX_TOOLS = 2048
 
 JSON = Mapping[str, Any]
+
+
+def not_this_call(what: str) -> RequestRefused:
+    """A 400 for a body that is not what its path claims: nobody can say what an upstream makes of it."""
+    return RequestRefused(status=400, code=Reason.UNCLASSIFIED, message=f"{what}.")
 
 
 def wrong(pointer: str, what: str) -> RequestRefused:
@@ -118,6 +124,16 @@ def check_case(body: JSON, known: frozenset[str], at: str) -> None:
     for key in body:
         if key not in known and (fold := key.casefold()) in known:
             raise wrong(at, f"has a key that differs from {fold} only in case")
+
+
+def model(body: JSON, call: Call) -> str:
+    """The model a call names, in its path or in its body; required in one of them."""
+    return call.model or required_name(body, "model")
+
+
+def models_of(body: JSON, call: Call) -> list[str]:
+    """Every name of that one model: a path and a body may disagree, and both must be allowed."""
+    return [call.model, name(body, "model")]
 
 
 def models(names: list[str]) -> tuple[str, ...]:

@@ -12,15 +12,24 @@ from typing import Any
 
 from extproc.decision import Denial, LimitState
 from extproc.formats import fields, openai_answers, openai_dialect
-from extproc.formats.answers import EventAnswer, JSONAnswer
-from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, Reply
+from extproc.formats.answers import reader
+from extproc.formats.base import (
+    CONTROL,
+    JSON,
+    AnswerReader,
+    BodyKind,
+    Call,
+    ParsedRequest,
+    Reply,
+    RequestLine,
+)
 from extproc.formats.content import Content
 from extproc.formats.images import size_of_url
 from extproc.formats.strict_json import compact_json
 from extproc.model import AIRequest
 
-_PATH = "/v1/chat/completions"
-_MODELS_PATH = "/v1/models"
+_PATH = "/chat/completions"
+_MODELS_PATH = "/models"
 
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "function_call", "refusal", "audio"})
 _PART_KEYS = frozenset({"type", "text", "refusal", "image_url", "input_audio", "file", "video_url"})
@@ -37,22 +46,18 @@ class OpenAIChat:
     name = "openai_chat"
     provider = "openai"
 
-    def claim(self, method: str, path: str, headers: Mapping[str, str]) -> Call | None:
+    def claim(self, line: RequestLine) -> Call | None:
         """Chat is POST; model lists are control, unless they are asked for in Anthropic's dialect."""
-        path = path.removesuffix("/")
-        if method == "POST" and path == _PATH:
-            return self._call("chat")
-        is_models = path == _MODELS_PATH or path.startswith(_MODELS_PATH + "/")
-        if method == "GET" and is_models and "anthropic-version" not in headers:
-            return self._call("control")
+        if line.method == "POST" and line.path == _PATH:
+            return Call(api=self.name, operation="chat")
+        is_models = line.path == _MODELS_PATH or line.path.startswith(_MODELS_PATH + "/")
+        if line.method == "GET" and is_models and "anthropic-version" not in line.headers:
+            return Call(api=self.name, operation=CONTROL, body=BodyKind.NONE)
         return None
-
-    def _call(self, operation: str) -> Call:
-        return Call(api=self.name, provider=self.provider, operation=operation)
 
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a chat body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
-        model = fields.required_name(body, "model")
+        model = fields.model(body, call)
         content = Content()
         message_count = _read_messages(body, content)
         _read_response_format(body, content)
@@ -63,7 +68,7 @@ class OpenAIChat:
             provider=call.provider,
             operation=call.operation,
             model=model,
-            models=_read_models(body, model),
+            models=_read_models(body, call),
             stream=stream,
             # Servers of open models know best_of: it is generated, though not answered.
             choices=max(fields.count(body, "n") or 1, fields.count(body, "best_of") or 1),
@@ -78,24 +83,23 @@ class OpenAIChat:
         )
         return ParsedRequest(request=request, prompt=content.prompt(definitions))
 
-    def ask_for_usage(self, body: JSON) -> JSON | None:
+    def ask_for_usage(self, body: JSON, _call: Call) -> JSON | None:
         """A streamed body with `stream_options.include_usage`; None where nothing is to change."""
         if not fields.flag(body, "stream") or _asks_for_usage(body):
             return None
         return {**body, "stream_options": {**fields.mapping(body, "stream_options"), "include_usage": True}}
 
-    def answer_reader(self, *, stream: bool) -> AnswerReader:
+    def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
-        dialect = openai_answers.OpenAIChatAnswers()
-        return EventAnswer(dialect) if stream else JSONAnswer(dialect)
+        return reader(openai_answers.OpenAIChatAnswers(), headers)
 
     def is_usage_chunk(self, event_data: bytes) -> bool:
         """Whether a chunk is there only for its usage."""
         return openai_answers.is_usage_chunk(event_data)
 
-    def render_denial(self, denial: Denial) -> Reply:
+    def render_denial(self, denial: Denial, provider: str = "") -> Reply:
         """An OpenAI error."""
-        return openai_dialect.render_denial(denial)
+        return openai_dialect.render_denial(denial, provider)
 
     def limit_headers(self, limits: tuple[LimitState, ...], now_s: float) -> Mapping[str, str]:
         """`x-ratelimit-*`."""
@@ -113,9 +117,9 @@ def _read_ceiling(body: JSON) -> int | None:
     return max((ceiling for ceiling in ceilings if ceiling is not None), default=None)
 
 
-def _read_models(body: JSON, model: str) -> tuple[str, ...]:
+def _read_models(body: JSON, call: Call) -> tuple[str, ...]:
     """The model and the fallbacks that routers such as OpenRouter take from the body."""
-    named = [model]
+    named = fields.models_of(body, call)
     alternatives = body.get("models")
     if alternatives is not None:
         if not isinstance(alternatives, list):
@@ -128,7 +132,7 @@ def _read_models(body: JSON, model: str) -> tuple[str, ...]:
 
 def _read_messages(body: JSON, content: Content) -> int:
     if body.get("messages") is None:
-        raise fields.wrong("/messages", "is required: this path takes a chat completion")
+        raise fields.not_this_call("/messages is required: this path takes a chat completion")
     messages = list(fields.objects(body, "messages"))
     for at, message in messages:
         fields.check_case(message, _MESSAGE_KEYS, at)

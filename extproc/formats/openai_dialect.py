@@ -36,7 +36,7 @@ _CODES: Mapping[Reason, str] = MappingProxyType(
 _TOO_MANY_REQUESTS = 429
 
 
-def render_denial(denial: Denial) -> Reply:
+def render_denial(denial: Denial, _provider: str = "") -> Reply:
     """The reply from which OpenAI's SDKs raise the exception of `denial.status`."""
     is_limit = denial.status == _TOO_MANY_REQUESTS
     headers = denial_headers(denial)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from extproc.formats import FORMATS
+from extproc.formats.base import OPERATIONS
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.pb.ai_policy.v1.checked_expr_pb2 import Expr
 from extproc.policy.facts import CREDENTIAL_HEADERS
@@ -16,21 +18,16 @@ from extproc.policy.facts import CREDENTIAL_HEADERS
 VARIABLES = tuple(facts_pb2.Facts.DESCRIPTOR.fields_by_name)
 
 # Facts of which every possible value is known. The empty string is an unclassified request.
-# tests/policy/test_literals.py keeps the first three equal to what the registered formats yield.
-APIS = ("anthropic_messages", "openai_chat")
-PROVIDERS = ("anthropic", "openai")
-OPERATIONS = ("chat", "control")
+APIS = tuple(sorted(FORMATS))
 MODALITIES = ("audio", "file", "image", "text", "video")
 METHODS = ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE")
 
 ENUMERATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "request.api": APIS,
-        "request.provider": PROVIDERS,
         "request.operation": OPERATIONS,
         "request.modalities": MODALITIES,
         "request.method": METHODS,
-        "target.provider": PROVIDERS,
     }
 )
 LOWER_CASE = frozenset({"request.model", "request.models", "target.model"})

@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 
 from extproc.decision import PolicyRef
 from extproc.errors import PolicyFolderInvalid, Problem
+from extproc.formats import providers
 from extproc.policy import documents, schema
 from extproc.policy.kinds.access_rule import AccessRule
 from extproc.policy.kinds.api_key import ApiKey, KeyRing
 from extproc.policy.kinds.defaults import Defaults
 from extproc.policy.kinds.identity import Identity
+from extproc.policy.kinds.provider import Provider
 from extproc.policy.kinds.rate_limit import RateLimit
 from extproc.policy.objects import PolicyObject, Spec
 
@@ -27,7 +29,7 @@ _REVISION_CHARACTERS = 12
 
 # The order of a request; the silent kinds only hold data. Every kind is in one of the two.
 STAGES = ("Identity", "AccessRule", "RateLimit", "Defaults")
-SILENT = frozenset({"ApiKey"})
+SILENT = frozenset({"ApiKey", "Provider"})
 
 T = TypeVar("T", bound=Spec)
 
@@ -64,6 +66,12 @@ class PolicySet:
     def keys(self) -> KeyRing:
         """Every ApiKey."""
         return KeyRing(_of(self.objects, ApiKey))
+
+    @cached_property
+    def providers(self) -> tuple[providers.Provider, ...]:
+        """Where else known formats are spoken, the longest base path first."""
+        sites = (item.spec.site for item in _of(self.objects, Provider))
+        return tuple(sorted(sites, key=lambda site: (not site.hosts, -site.base_path.count("/"))))
 
     @cached_property
     def early_rules(self) -> tuple[PolicyObject[AccessRule], ...]:

@@ -16,7 +16,7 @@ from extproc.policy import accounting
 from extproc.session.events import ResponseHeaders, ResponseTrailers
 
 # What Envoy 1.40's ai_protocol_manager reads by itself.
-NATIVE_APIS = frozenset({"openai_chat", "anthropic_messages"})
+NATIVE_APIS = frozenset({"openai_chat", "openai_responses", "anthropic_messages", "gemini", "vertex"})
 
 _NONE_SEEN = ResponseHeaders(at_ns=0, status=0)
 _FIRST_ERROR_STATUS = 400
@@ -62,7 +62,7 @@ class Answer:
         envoy_reads = native and request.api in NATIVE_APIS and encoding == "identity"
         if envoy_reads and not takes_chunk_out:
             return
-        self._reader = wire_format.answer_reader(stream=self.is_stream)
+        self._reader = wire_format.answer_reader(request, headers.headers)
         self._decoder = answer_decoder(encoding)
         if takes_chunk_out and encoding == "identity":
             self._filter = EventFilter(wire_format.is_usage_chunk, objects_only=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from extproc.decision import Charge, ChargeOutcome, Decision, Settlement
 from extproc.errors import RequestRefused
+from extproc.formats.base import Call
 from extproc.model import AIRequest, RequestHead, TokenEstimate, Usage, nothing
 
 # --- events: from Envoy
@@ -96,6 +97,7 @@ class Understood:
     request: AIRequest | None = None
     tokens: TokenEstimate = field(default_factory=TokenEstimate)
     body_with_usage: bytes | None = None  # rewritten so that a streamed answer reports usage
+    content_type: str = ""  # what the body must go upstream as; empty: as it came
     refused: RequestRefused | None = None
     expected_output_tokens: int | None = None  # learned 95th percentile of (provider, model)
 
@@ -158,6 +160,7 @@ class Continue:
     remove_headers: tuple[str, ...] = ()
     body: bytes | None = None  # None: byte for byte as it came
     read_response_body: str = ""  # "", "BUFFERED" or "STREAMED": a mode_override
+    skip_request_body: bool = False  # a mode_override: an upgraded connection has no end to wait for
     metadata: Mapping[str, str | int] = field(default_factory=dict)  # dynamic metadata, namespace ai_policy
 
 
@@ -180,8 +183,10 @@ class Understand:
     """Decode, classify and count this body; answer with `Understood`."""
 
     head: RequestHead
+    call: Call
     body: bytes
     max_body_bytes: int
+    asks_for_usage: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ def forward(
     consumed_headers: tuple[str, ...],
     path: str | None,
     body: bytes | None,
+    content_type: str = "",
 ) -> Continue:
     """Let the request through: without its gateway credential and whatever pretends to be ours."""
     spoofed = tuple(name for name in decision.head.headers if name.startswith(OUR_PREFIX))
@@ -30,6 +31,8 @@ def forward(
     headers = {DECISION_ID: decision.id}
     if path is not None:
         headers[":path"] = path
+    if content_type:
+        headers["content-type"] = content_type
     if body is not None:
         # Envoy refuses a changed body whose content-length does not fit.
         headers["content-length"] = str(len(body))

@@ -8,12 +8,12 @@ is the engine's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extproc.decision import Decision, Denial, Effect, Settlement
 from extproc.errors import ProtocolViolation, RequestRefused
-from extproc.formats import classify
-from extproc.formats.base import Call, WireFormat
+from extproc.formats import FORMATS, classify
+from extproc.formats.base import BodyKind, Call, WireFormat
 from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
 from extproc.policy.engine import Evaluation
 from extproc.policy.policyset import PolicySet
@@ -44,6 +44,7 @@ from extproc.session.events import (
     Understood,
 )
 from extproc.session.transitions import TRANSITIONS, State
+from extproc.understand import without_body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,8 @@ class Session:
         self._call: Call | None = None
         self._request: AIRequest | None = None
         self._new_body: bytes | None = None
+        self._content_type = ""
+        self._skips_body = False
         self._answers_phase: type = RequestHeaders
         self._answer = Answer()
 
@@ -97,33 +100,56 @@ class Session:
     def _on_request_headers(self, event: RequestHeaders) -> list[Action]:
         head = self._head = event.head
         self._format = classify.dialect(head)
-        self._call = classify.claim(head.method, head.path_only, head.headers)
         self._evaluation = Evaluation(
             self._policies, decision_id=self._decision_id, head=head, at_ns=event.at_ns
         )
+        refused = self._classify(head)
         denial = self._evaluation.check_headers()
+        if denial is None and refused is not None:
+            denial = self._evaluation.refuse(refused)
         if denial is not None:
             return self._deny(denial, event.at_ns)
         may_be_unclassified = self._policies.defaults.unclassified is Effect.ALLOW
         if self._call is None and not (head.has_body and may_be_unclassified):
             # Nothing a body holds could classify it: decided before a byte is buffered.
             return self._judge(None, TokenEstimate(), event.at_ns)
+        if self._call is not None and head.is_upgrade:
+            # Buffered, its body would be waited for in vain: envoyproxy/envoy#47081.
+            self._skips_body = True
+            return self._judge(without_body(self._call), TokenEstimate(), event.at_ns)
         if head.has_body:
             self.state = State.AWAITING_BODY
             return [Continue(phase=RequestHeaders)]
-        if self._call is not None and self._call.operation == "control":
-            return self._judge(_control(self._call), TokenEstimate(), event.at_ns)
+        if self._call is not None and self._call.body in (BodyKind.NONE, BodyKind.OPAQUE):
+            return self._judge(without_body(self._call), TokenEstimate(), event.at_ns)
         refused = RequestRefused(
             status=400, code="body_missing", message="This endpoint needs a JSON body; the request has none."
         )
         return self._deny(self._evaluation.refuse(refused), event.at_ns)
+
+    def _classify(self, head: RequestHead) -> RequestRefused | None:
+        """Find the call and its dialect; what must not pass is said after who calls was checked."""
+        try:
+            self._call = classify.claim(head, self._policies.providers)
+        except RequestRefused as refused:
+            return refused
+        if self._call is not None:
+            self._format = FORMATS[self._call.api]
+        return None
 
     def _on_request_body(self, event: RequestBody) -> list[Action]:
         self._answers_phase = RequestBody
         limit = self._policies.defaults.max_body_bytes
         if self._call is not None:
             self.state = State.UNDERSTANDING
-            return [Understand(head=self._head, body=event.body, max_body_bytes=limit)]
+            understand = Understand(
+                head=self._head,
+                call=self._call,
+                body=event.body,
+                max_body_bytes=limit,
+                asks_for_usage=self._policies.defaults.usage_chunk != "off",
+            )
+            return [understand]
         # No format reads this body, and it passes as it is where the rules allow that.
         if len(event.body) > limit:
             return self._deny(self._evaluation.refuse(self._too_large()), event.at_ns)
@@ -132,7 +158,7 @@ class Session:
     def _on_understood(self, event: Understood) -> list[Action]:
         if event.refused is not None:
             return self._deny(self._evaluation.refuse(event.refused), event.at_ns)
-        self._new_body = event.body_with_usage
+        self._new_body, self._content_type = event.body_with_usage, event.content_type
         return self._judge(event.request, event.tokens, event.at_ns, event.expected_output_tokens)
 
     def _judge(
@@ -184,7 +210,10 @@ class Session:
             consumed_headers=self._evaluation.consumed_headers,
             path=self._evaluation.path_without_credential,
             body=self._new_body,
+            content_type=self._content_type,
         )
+        if self._skips_body:
+            forward = replace(forward, skip_request_body=True)
         actions: list[Action] = [forward]
         if self._owes_trailers:
             actions.append(Continue(phase=RequestTrailers))
@@ -193,7 +222,7 @@ class Session:
     def _deny(self, denial: Denial, at_ns: int) -> list[Action]:
         self.state = State.DENIED
         decision = self.decision = self._evaluation.decision(at_ns)
-        reply = self._format.render_denial(denial)
+        reply = self._format.render_denial(denial, self._call.provider if self._call else "")
         return [replies.refuse(decision, reply), Report(decision=decision)]
 
     # --- replies that Envoy makes
@@ -311,8 +340,3 @@ class Session:
         decision = self._allowed_decision
         settlement = self._answer.settlement(decision, at_ns, observed_output_tokens=observed_output_tokens)
         return [Settle(settlement=settlement), Report(decision=decision, settlement=settlement)]
-
-
-def _control(call: Call) -> AIRequest:
-    """A recognised call that spends nothing and has no body."""
-    return AIRequest(api=call.api, provider=call.provider, operation=call.operation)

@@ -10,19 +10,14 @@ from extproc.formats import FORMATS
 from extproc.formats.base import WireFormat
 from extproc.formats.sse import EventFilter
 from extproc.model import Observation, Usage
+from tests.formats.calls import JSON_ANSWER, SSE_ANSWER, observed
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 CHAT, MESSAGES = FORMATS["openai_chat"], FORMATS["anthropic_messages"]
 
 
 def observe(wire_format: WireFormat, *chunks: bytes, stream: bool) -> Observation:
-    reader = wire_format.answer_reader(stream=stream)
-    for chunk in chunks:
-        reader.feed(chunk)
-    reader.finish()
-    reader.feed(b"late")
-    reader.finish()
-    return reader.observation()
+    return observed(wire_format.name, *chunks, headers=SSE_ANSWER if stream else JSON_ANSWER)
 
 
 def observe_events(wire_format: WireFormat, *events: dict[str, Any]) -> Observation:

@@ -6,9 +6,10 @@ import pytest
 
 from extproc.errors import RequestRefused
 from extproc.formats.anthropic_messages import AnthropicMessages
-from extproc.formats.base import ParsedRequest
+from extproc.formats.base import Call, ParsedRequest
 from extproc.formats.strict_json import parse_json
 from extproc.model import PromptImage
+from tests.formats.calls import parsed
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "anthropic_messages"
 MESSAGES = AnthropicMessages()
@@ -20,9 +21,7 @@ HELLO: dict[str, Any] = {
 
 
 def parse(body: dict[str, Any], path: str = "/v1/messages") -> ParsedRequest:
-    call = MESSAGES.claim("POST", path, {})
-    assert call is not None
-    return MESSAGES.parse_request(body, call)
+    return parsed(path, body)
 
 
 def recorded() -> ParsedRequest:
@@ -152,5 +151,8 @@ def test_a_wrong_type_is_400_and_names_its_place(change: dict[str, Any], pointer
 
 
 def test_a_stream_reports_usage_unasked() -> None:
-    assert MESSAGES.ask_for_usage(HELLO | {"stream": True}) is None
+    assert (
+        MESSAGES.ask_for_usage(HELLO | {"stream": True}, Call(api="anthropic_messages", operation="chat"))
+        is None
+    )
     assert not MESSAGES.is_usage_chunk(b'{"type":"message_delta","usage":{"output_tokens":1}}')

@@ -6,20 +6,20 @@ import pytest
 
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
-from extproc.formats.base import ParsedRequest
+from extproc.formats.base import Call, ParsedRequest
 from extproc.formats.openai_chat import OpenAIChat
 from extproc.formats.strict_json import parse_json
 from extproc.model import PromptImage
+from tests.formats.calls import parsed
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "openai_chat"
 CHAT = OpenAIChat()
+CALL = Call(api="openai_chat", operation="chat")
 HELLO: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 
 
 def parse(body: dict[str, Any]) -> ParsedRequest:
-    call = CHAT.claim("POST", "/v1/chat/completions", {})
-    assert call is not None
-    return CHAT.parse_request(body, call)
+    return parsed("/v1/chat/completions", body)
 
 
 def recorded() -> ParsedRequest:
@@ -171,7 +171,9 @@ def test_a_wrong_type_is_400_and_names_its_place(change: dict[str, Any], pointer
     with pytest.raises(RequestRefused) as caught:
         parse(HELLO | {"stream": True} | change)
 
-    assert (caught.value.status, caught.value.code) == (400, Reason.BODY_MALFORMED)
+    is_missing = change == {"messages": None}
+    assert caught.value.code == (Reason.UNCLASSIFIED if is_missing else Reason.BODY_MALFORMED)
+    assert caught.value.status == 400
     assert caught.value.message.startswith(pointer)
 
 
@@ -223,7 +225,7 @@ def test_built_in_search_is_a_tool() -> None:
 def test_a_stream_is_made_to_report_usage(options: dict[str, Any], asked: dict[str, Any] | None) -> None:
     body = HELLO | {"stream": True} | options
     before = json.dumps(body)
-    changed = CHAT.ask_for_usage(body)
+    changed = CHAT.ask_for_usage(body, CALL)
 
     assert changed == (None if asked is None else body | {"stream_options": asked})
     assert json.dumps(body) == before
@@ -231,5 +233,5 @@ def test_a_stream_is_made_to_report_usage(options: dict[str, Any], asked: dict[s
 
 
 def test_an_answer_in_one_piece_is_not_asked_for_usage() -> None:
-    assert CHAT.ask_for_usage(HELLO) is None
-    assert CHAT.ask_for_usage(HELLO | {"stream": False}) is None
+    assert CHAT.ask_for_usage(HELLO, CALL) is None
+    assert CHAT.ask_for_usage(HELLO | {"stream": False}, CALL) is None

@@ -7,7 +7,6 @@ here a second time, from the providers' documentation.
 import base64
 import gzip
 import json
-import random
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,9 +19,9 @@ from extproc.errors import RequestRefused
 from extproc.formats import FORMATS
 from extproc.formats.base import WireFormat
 from extproc.formats.body import answer_decoder
-from extproc.formats.classify import claim
 from extproc.formats.strict_json import parse_json
 from extproc.model import Observation
+from tests.formats.calls import claimed, observed, randomly_chunked
 
 ROOT = Path(__file__).parent.parent.parent
 CORPUS = ROOT.parent / "shared" / "corpus"
@@ -78,35 +77,24 @@ def seen_totals(seen: Observation) -> Totals:
     return seen.usage.input_tokens, seen.usage.output_tokens
 
 
-def chunks(data: bytes, seed: str) -> Iterator[bytes]:
-    rng = random.Random(seed)
-    place = 0
-    while place < len(data):
-        size = rng.choice((1, 2, 3, 17, 200, 4096))
-        yield data[place : place + size]
-        place += size
-
-
 def observations(wire_format: WireFormat, each: Exchange) -> list[Observation]:
     """The answer observed whole and in pieces of random size."""
     data = base64.b64decode(each["response_body_b64"])
     headers = each["response_headers"]
     seen: list[Observation] = []
-    for pieces in ([data], list(chunks(data, each["id"]))):
+    for pieces in ([data], randomly_chunked(data, each["id"])):
         decoder = answer_decoder(headers.get("content-encoding", ""))
         assert decoder is not None, each["id"]
-        reader = wire_format.answer_reader(stream="event-stream" in headers.get("content-type", ""))
-        for piece in pieces:
-            reader.feed(decoder.feed(piece))
-        reader.finish()
+        decoded = [decoder.feed(piece) for piece in pieces]
         assert not decoder.is_broken, each["id"]
-        seen.append(reader.observation())
+        seen.append(observed(wire_format.name, *decoded, headers=headers))
     return seen
 
 
 def check_request(each: Exchange, api: str) -> None:
     url = urlsplit(each["url"])
-    call = claim(each["method"], f"{url.path}?{url.query}", each["request_headers"])
+    path = f"{url.path}?{url.query}" if url.query else url.path
+    call = claimed(path, method=each["method"], host=url.netloc, headers=each["request_headers"])
     assert call is not None, each["id"]
     assert (call.api, call.operation) == (api, "chat"), each["id"]
     request = FORMATS[api].parse_request(parse_json(base64.b64decode(each["request_body_b64"])), call).request
@@ -173,7 +161,7 @@ def test_chunks_of_recorded_answers_do_not_matter() -> None:
 
 
 def test_bodies_of_compatible_servers_are_read_alike() -> None:
-    call = FORMATS["openai_chat"].claim("POST", "/v1/chat/completions", {})
+    call = claimed("/v1/chat/completions")
     assert call is not None
     likes = [each for each in recorded(OPENAI_LIKE[1:], "chat") if each["request_body_b64"]]
     assert len(likes) == 96

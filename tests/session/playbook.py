@@ -125,7 +125,12 @@ class Playbook:
                 self.reports.append(action)
             case Understand():
                 result = understand(
-                    action.head, action.body, max_body_bytes=action.max_body_bytes, tokenizer=Tokenizer({})
+                    action.head,
+                    action.call,
+                    action.body,
+                    max_body_bytes=action.max_body_bytes,
+                    tokenizer=Tokenizer({}),
+                    asks_for_usage=action.asks_for_usage,
                 )
                 self._advance(
                     Understood(
@@ -133,6 +138,7 @@ class Playbook:
                         request=result.request,
                         tokens=result.tokens,
                         body_with_usage=result.body_with_usage,
+                        content_type=result.content_type,
                         refused=result.refused,
                     )
                 )

@@ -23,6 +23,6 @@ class Defaults(Spec):
     # Anthropic accepts 32 MiB; Envoy's buffer limit is rendered from the same number.
     max_body_bytes: int = Field(default=32 * MIB, ge=1, le=1024 * MIB)
     reserve: Literal["expected", "declared"] | None = None  # overrides each kind's own default
-    usage_chunk: Literal["strip", "visible"] = "strip"
+    usage_chunk: Literal["strip", "visible", "off"] = "strip"
     response_headers: bool = True
     audit: Literal["best_effort"] = "best_effort"
