@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -17,6 +18,7 @@ from cel_expr_python import cel
 from cel_expr_python.ext import ext_optional, ext_strings
 from google.protobuf import any_pb2, descriptor_pool
 
+from extproc.formats.providers import NAMES
 from extproc.pb.ai_policy.v1 import checked_expr_pb2, facts_pb2
 from extproc.policy import literals
 
@@ -88,8 +90,11 @@ def activate(facts: facts_pb2.Facts) -> Any:
     return _environment().Activation({name: getattr(facts, name) for name in literals.VARIABLES})
 
 
-def compile_expression(text: str, result: Result) -> Expression:
-    """Check and compile `text`. Raises `ExpressionInvalid` with everything wrong in it."""
+def compile_expression(text: str, result: Result, providers: Collection[str] = NAMES) -> Expression:
+    """Check and compile `text`; `providers` are the names that a provider may have.
+
+    Raises `ExpressionInvalid` with everything wrong in it.
+    """
     try:
         program = _environment().compile(text)
     except RuntimeError as error:
@@ -102,7 +107,7 @@ def compile_expression(text: str, result: Result) -> Expression:
     positions = checked.source_info.positions
     faults = [
         Fault(positions[impossible.node_id], impossible.message)
-        for impossible in literals.check(checked.expr)
+        for impossible in literals.check(checked.expr, providers)
     ]
     faults += [
         Fault(positions[pattern.node_id], "this is not a regular expression in RE2's syntax")

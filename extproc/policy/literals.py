@@ -5,12 +5,13 @@ Floor 1, pure: walks `Expr` trees. The tables say what the facts can hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from extproc.formats import FORMATS
 from extproc.formats.base import OPERATIONS
+from extproc.formats.providers import NAMES
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.pb.ai_policy.v1.checked_expr_pb2 import Expr
 from extproc.policy.facts import CREDENTIAL_HEADERS
@@ -30,6 +31,8 @@ ENUMERATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "request.method": METHODS,
     }
 )
+# A folder adds to the names that are known without it.
+_PROVIDER_FACTS = ("request.provider", "target.provider")
 LOWER_CASE = frozenset({"request.model", "request.models", "target.model"})
 
 _EQUALITY = frozenset({"_==_", "_!=_"})
@@ -86,11 +89,12 @@ def patterns(root: Expr) -> Iterator[Literal]:
                 yield literal
 
 
-def check(root: Expr) -> Iterator[Impossible]:
-    """The literals that make a comparison constant."""
+def check(root: Expr, providers: Collection[str] = NAMES) -> Iterator[Impossible]:
+    """The literals that make a comparison constant; `providers` are the names a folder knows."""
+    known = {**ENUMERATED, **dict.fromkeys(_PROVIDER_FACTS, tuple(sorted(providers)))}
     for node in _walk(root):
         for path, literal in _comparisons(node):
-            message = _objection(path, literal.text)
+            message = _objection(path, literal.text, known)
             if message:
                 yield Impossible(literal.node_id, message)
         yield from _impossible_parts(node)
@@ -186,10 +190,10 @@ def _impossible_parts(node: Expr) -> Iterator[Impossible]:
         yield Impossible(literal.node_id, _lower_case(path, literal.text))
 
 
-def _objection(path: str, text: str) -> str:
+def _objection(path: str, text: str, known: Mapping[str, tuple[str, ...]]) -> str:
     """Why the fact can never hold this text, or an empty string."""
-    if text and text not in ENUMERATED.get(path, (text,)):
-        return f"{path} is never {text!r}; it is one of {', '.join(ENUMERATED[path])}"
+    if text and text not in known.get(path, (text,)):
+        return f"{path} is never {text!r}; it is one of {', '.join(known[path])}"
     if path in LOWER_CASE and text != text.lower():
         return _lower_case(path, text)
     if path == _HEADERS and text != text.lower():

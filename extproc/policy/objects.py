@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from extproc.decision import Mode, PolicyRef
+from extproc.formats.providers import NAMES
 from extproc.policy.cel import Expression, ExpressionInvalid, Result, compile_expression
 
 API_VERSION: Final = "ai-policy/v1"
@@ -44,11 +45,11 @@ def rejected(message: str, **context: Any) -> PydanticCustomError:
 def _expression(result: Result, hint: str) -> Any:
     """A field type that compiles CEL; faults travel in the error's context with their offsets."""
 
-    def validate(value: Any) -> Expression:
+    def validate(value: Any, info: ValidationInfo) -> Expression:
         if not isinstance(value, str):
             raise rejected(f"a CEL expression must be a string; {hint}")
         try:
-            return compile_expression(value, result)
+            return compile_expression(value, result, (info.context or {}).get("providers", NAMES))
         except ExpressionInvalid as invalid:
             raise rejected(str(invalid), faults=invalid.faults) from None
 

@@ -16,6 +16,7 @@ from extproc.decision import PolicyRef
 from extproc.errors import PolicyFolderInvalid, Problem
 from extproc.formats import providers
 from extproc.policy import documents, schema
+from extproc.policy.documents import Document
 from extproc.policy.kinds.access_rule import AccessRule
 from extproc.policy.kinds.api_key import ApiKey, KeyRing
 from extproc.policy.kinds.defaults import Defaults
@@ -105,15 +106,18 @@ class Difference:
 def load(folder: Path) -> PolicySet:
     """Read every policy file directly in `folder`. Raises `PolicyFolderInvalid` with all problems."""
     contents, problems = _read(folder)
-    objects: list[PolicyObject[Spec]] = []
+    written: list[Document] = []
     for name, content in contents.items():
         found, wrong = documents.read(name, content)
+        written += found
         problems += wrong
-        for document in found:
-            loaded, wrong = schema.read(document)
-            problems += wrong
-            if loaded is not None:
-                objects.append(loaded)
+    names = _provider_names(written)
+    objects: list[PolicyObject[Spec]] = []
+    for document in written:
+        loaded, wrong = schema.read(document, names)
+        problems += wrong
+        if loaded is not None:
+            objects.append(loaded)
     problems += _repeated(objects)
     # A file that did not load may hold what seems to be missing.
     problems += [] if problems else _incomplete(folder, objects)
@@ -165,6 +169,18 @@ def _read(folder: Path) -> tuple[dict[str, bytes], list[Problem]]:
         except OSError as error:
             problems.append(Problem(path.name, 0, 0, _unreadable(error)))
     return contents, problems
+
+
+def _provider_names(written: Iterable[Document]) -> frozenset[str]:
+    """What a provider may be called: expressions are checked against it before any object is whole."""
+    specs = (
+        document.value.get("spec")
+        for document in written
+        if isinstance(document.value, dict) and document.value.get("kind") == Provider.__name__
+    )
+    return providers.NAMES.union(
+        name for spec in specs if isinstance(spec, dict) and isinstance(name := spec.get("provider"), str)
+    )
 
 
 def _unreadable(error: OSError) -> str:

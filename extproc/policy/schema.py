@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from extproc.decision import PolicyRef
 from extproc.errors import Problem
+from extproc.formats.providers import NAMES
 from extproc.policy.documents import Document, Path
 from extproc.policy.kinds import KINDS
 from extproc.policy.objects import API_VERSION, Envelope, PolicyObject, Spec
 
 
-def read(document: Document) -> tuple[PolicyObject[Spec] | None, list[Problem]]:
-    """The object a document holds; None where there is any problem."""
+def read(
+    document: Document, providers: Collection[str] = NAMES
+) -> tuple[PolicyObject[Spec] | None, list[Problem]]:
+    """The object a document holds; None where there is any problem.
+
+    `providers` are the names that expressions may compare a provider with.
+    """
     if not isinstance(document.value, dict):
         return None, [
             document.problem((), "a policy object is a mapping with apiVersion, kind, metadata, spec")
         ]
-    envelope, problems = _validate(Envelope, document, ())
+    envelope, problems = _validate(Envelope, document, (), providers)
     kind = document.value.get("kind")
     spec_type = KINDS.get(kind) if isinstance(kind, str) else None
     if spec_type is None:
@@ -35,7 +41,7 @@ def read(document: Document) -> tuple[PolicyObject[Spec] | None, list[Problem]]:
         return None, problems
     spec: Spec | None = None
     if isinstance(document.value.get("spec", {}), dict):
-        spec, spec_problems = _validate(spec_type, document, ("spec",))
+        spec, spec_problems = _validate(spec_type, document, ("spec",), providers)
         problems += spec_problems
     if envelope is None or spec is None or problems:
         return None, problems
@@ -50,11 +56,13 @@ def read(document: Document) -> tuple[PolicyObject[Spec] | None, list[Problem]]:
     ), []
 
 
-def _validate(model: type[Any], document: Document, path: Path) -> tuple[Any, list[Problem]]:
+def _validate(
+    model: type[Any], document: Document, path: Path, providers: Collection[str]
+) -> tuple[Any, list[Problem]]:
     value = document.value.get(path[0], {}) if path else document.value
     try:
         # Through JSON, because pydantic's strict JSON mode knows that JSON has no tuples and no enums.
-        return model.model_validate_json(json.dumps(value)), []
+        return model.model_validate_json(json.dumps(value), context={"providers": providers}), []
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False, include_input=False)
         return None, [problem for error in errors for problem in _problems(model, document, path, error)]
