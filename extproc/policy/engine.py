@@ -157,10 +157,15 @@ class Evaluation:
         """Let pass what the rules grant; what they leave over is for the Defaults to say."""
         if ruling.not_granted is None:
             self._determining = ruling.grant
-            self._findings.add(Finding(policy=self._defaults, outcome=Outcome.NOT_MATCHED))
+            if self._request is None:
+                # Never in silence: nobody counted what this request may spend.
+                self._default_finding(Effect.ALLOW, Reason.UNCLASSIFIED, "")
+            else:
+                self._findings.add(Finding(policy=self._defaults, outcome=Outcome.NOT_MATCHED))
             return None
         if self._policies.defaults.access is Effect.ALLOW:
-            self._determining = self._default_finding(Effect.ALLOW, Reason.ALLOWED, "")
+            reason = Reason.UNCLASSIFIED if self._request is None else Reason.ALLOWED
+            self._determining = self._default_finding(Effect.ALLOW, reason, "")
             return None
         message = denials.access_not_granted(self._defaults, ruling.not_granted)
         finding = self._default_finding(
@@ -238,7 +243,7 @@ class Evaluation:
         """The verdict with everything that led to it."""
         found = self._findings.all(self._determining)
         denial = self._denial
-        reason = denial.reason if denial else Reason.ALLOWED
+        reason = denial.reason if denial else self._allowed_reason(found)
         says_deny = any(finding.would_deny for finding in found) or (
             denial is not None and reason not in _OURS
         )
@@ -260,6 +265,11 @@ class Evaluation:
             denial=denial,
             error_type=self._error_of(found, reason),
         )
+
+    @staticmethod
+    def _allowed_reason(found: tuple[Finding, ...]) -> Reason:
+        is_unclassified = any(finding.reason is Reason.UNCLASSIFIED for finding in found)
+        return Reason.UNCLASSIFIED if is_unclassified else Reason.ALLOWED
 
     def _error_of(self, found: tuple[Finding, ...], reason: Reason) -> str:
         if reason in _OURS:

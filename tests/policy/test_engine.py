@@ -356,7 +356,7 @@ def test_an_unclassified_request_is_denied_unless_the_defaults_allow_it(load: Lo
     lax = Gateway(load(ALLOW, ("Defaults", "main", "unclassified: allow"))).ask(asked)
 
     assert (denied(strict).status, denied(strict).reason) == (403, Reason.UNCLASSIFIED)
-    assert (lax.enforced_effect, lax.request) == (Effect.ALLOW, None)
+    assert (lax.enforced_effect, lax.request, lax.reason) == (Effect.ALLOW, None, Reason.UNCLASSIFIED)
 
 
 def test_access_rules_speak_of_unclassified_requests_too(load: Load) -> None:
