@@ -130,6 +130,10 @@ class JSONAnswer:
         """What was seen; everything or nothing."""
         return self._tally.observation()
 
+    def pending_bytes(self, *, is_last: bool) -> int:
+        """Everything, and only at the end."""
+        return sum(map(len, self._chunks)) if is_last else 0
+
 
 class EventAnswer:
     """Reads a streamed answer event by event."""
@@ -154,6 +158,10 @@ class EventAnswer:
     def observation(self) -> Observation:
         """What was seen so far."""
         return self._tally.observation()
+
+    def pending_bytes(self, *, is_last: bool) -> int:  # noqa: ARG002  any chunk may complete the event
+        """The beginning of an event whose end has not come."""
+        return self._parser.held_bytes
 
     def _read(self, events: list[SSEEvent]) -> None:
         for event in events:

@@ -107,6 +107,9 @@ class AnswerReader(Protocol):
     def observation(self) -> Observation:
         """What was seen so far."""
 
+    def pending_bytes(self, *, is_last: bool) -> int:
+        """How much that was taken in may have to be read at once: with the next chunk, or at the end."""
+
 
 class WireFormat(Protocol):
     """One dialect: how it is recognised, read, asked for usage, and answered."""

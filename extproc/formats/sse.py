@@ -66,6 +66,10 @@ class _Blocks:
         self._is_first = True
         self._is_oversized = False  # the current block's beginning has already left
 
+    @property
+    def held_bytes(self) -> int:
+        return len(self._buffer)
+
     def feed(self, data: bytes, *, is_last: bool = False) -> list[_Piece]:
         self._buffer += data
         pieces: list[_Piece] = []
@@ -137,6 +141,11 @@ class SSEParser:
     def feed(self, data: bytes) -> list[SSEEvent]:
         """The events that `data` completes."""
         return _events(self._blocks.feed(data))
+
+    @property
+    def held_bytes(self) -> int:
+        """What waits for the end of its event."""
+        return self._blocks.held_bytes
 
     def finish(self) -> list[SSEEvent]:
         """The events that only the end of the stream completes.
