@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -42,7 +42,7 @@ from extproc.session.events import (
 )
 from extproc.session.session import Session
 from extproc.session.transitions import State
-from extproc.settings import INLINE_BODY_BYTES
+from extproc.settings import INLINE_ANSWER_BYTES, INLINE_BODY_BYTES
 from extproc.store.base import Store
 from extproc.telemetry import Metrics, Parent, Tracing, logs
 from extproc.understand import understand
@@ -103,6 +103,9 @@ class Exchange:
         self._todo: deque[Action] = deque()
         # An answer that takes time.
         self._answer: asyncio.Future[Event] | None = None
+        # A part of the answer that the pool reads; the session takes no other event meanwhile.
+        self._reading: asyncio.Future[list[Action]] | None = None
+        self._turn = asyncio.Lock()
         # When we stop waiting for whatever Envoy's last message needs (the loop's clock).
         self._due_s = 0.0
 
@@ -163,7 +166,7 @@ class Exchange:
         # A late answer comes while the stream may be in the middle of a write: it keeps out of its list.
         todo = deque[Action]() if stream is None else self._todo
         while events:
-            todo.extend(self._session.receive(events.popleft()))
+            todo.extend(await self._receive(events.popleft()))
             while todo:
                 action = todo[0]
                 if isinstance(action, Continue | RespondImmediately):
@@ -176,6 +179,21 @@ class Exchange:
                 answer = await self._do(action)
                 if answer is not None:
                     events.append(answer)
+
+    async def _receive(self, event: Event) -> list[Action]:
+        """What the session wants done; the large parts of an answer are read in the pool, in their order."""
+        is_large = self._session.work_bytes(event) > INLINE_ANSWER_BYTES
+        if not is_large and not self._turn.locked():
+            return self._session.receive(event)
+        await self._turn.acquire()
+        loop = asyncio.get_running_loop()
+        reading = loop.run_in_executor(self._edge.pool, self._session.receive, event)
+        # The turn ends with the work, not with us: our task may be cancelled before.
+        reading.add_done_callback(lambda _: self._turn.release())
+        self._reading = reading
+        actions = await asyncio.shield(reading)
+        self._reading = None
+        return actions
 
     async def _do(self, action: Action) -> Event | None:
         """Do one outward action; None where its answer comes later, or never."""
@@ -280,12 +298,15 @@ class Exchange:
 
     def _close(self) -> None:
         """Finish what the stream left open, outside its task: that one may be cancelled."""
-        unanswered = [a for a in self._todo if not isinstance(a, Continue | RespondImmediately)]
+        unanswered = _outward(self._todo)
         self._todo.clear()
-        if unanswered or self._answer is not None or not self._session.is_over:
+        if unanswered or self._answer is not None or self._reading is not None or not self._session.is_over:
             self._edge.spawn(self._finish(unanswered))
 
     async def _finish(self, unanswered: Sequence[Action]) -> None:
+        if self._reading is not None:
+            wanted = await self._reading
+            unanswered = [*unanswered, *_outward(wanted)]
         for action in unanswered:
             event = await self._do(action)
             if event is not None:
@@ -298,6 +319,11 @@ class Exchange:
         while self._answer is not None:
             answer, self._answer = self._answer, None
             await self._advance(await answer, None)
+
+
+def _outward(actions: Iterable[Action]) -> list[Action]:
+    """The actions that are no answers to Envoy."""
+    return [action for action in actions if not isinstance(action, Continue | RespondImmediately)]
 
 
 def _is_cut(request: AIRequest, settlement: Settlement) -> bool:

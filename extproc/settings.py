@@ -15,6 +15,8 @@ from extproc.errors import SettingsInvalid
 # Below this a body is understood on the event loop: 16 KiB take tiktoken about a millisecond at
 # its slowest measured speed (about 15 MB/s), less than handing it to a thread and back.
 INLINE_BODY_BYTES = 16 * 1024
+# Below this a part of an answer is parsed on the event loop: about half a millisecond of JSON.
+INLINE_ANSWER_BYTES = 64 * 1024
 
 PORTS = 2**16
 _PORT_DIGITS = 5

@@ -24,9 +24,10 @@ from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.pb.ai_policy.v1.token_usage_pb2 import TokenUsage
 from extproc.policy import policyset
 from extproc.policy.policyset import PolicySet
+from extproc.session.events import ResponseBody
 from extproc.session.session import Session, SessionSettings
 from extproc.session.transitions import State
-from extproc.settings import INLINE_BODY_BYTES
+from extproc.settings import INLINE_ANSWER_BYTES, INLINE_BODY_BYTES
 from extproc.store.memory import MemoryStore
 from extproc.telemetry import Metrics, Tracing, parent_of
 from extproc.wire import USAGE_NAMESPACE
@@ -230,9 +231,9 @@ ANSWER_HEADERS = pb.ProcessingRequest(
 )
 
 
-def answer_of(*finish_reasons: str, output_tokens: int = 3) -> pb.ProcessingRequest:
+def answer_of(*finish_reasons: str, output_tokens: int = 3, text: str = "hello") -> pb.ProcessingRequest:
     choices = [
-        {"index": number, "finish_reason": reason, "message": {"content": "hello"}}
+        {"index": number, "finish_reason": reason, "message": {"content": text}}
         for number, reason in enumerate(finish_reasons)
     ]
     usage = {
@@ -542,6 +543,60 @@ async def test_only_a_body_known_to_be_small_is_understood_on_the_event_loop(
     await run.task
 
     assert [thread == get_ident() for thread in threads] == [is_inline]
+
+
+LARGE_ANSWER = answer_of("stop", text="x" * INLINE_ANSWER_BYTES)
+
+
+def hold_reading(run: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], ThreadEvent, ThreadEvent]:
+    """Note which thread reads the answer's body; it waits for the first event and sets the second."""
+    threads: list[int] = []
+    may_read, has_begun = ThreadEvent(), ThreadEvent()
+    plain = run.session.receive
+
+    def noted(event: Any) -> Any:
+        if isinstance(event, ResponseBody):
+            threads.append(get_ident())
+            has_begun.set()
+            may_read.wait(timeout=30)
+        return plain(event)
+
+    monkeypatch.setattr(run.session, "receive", noted)
+    return threads, may_read, has_begun
+
+
+@pytest.mark.parametrize(("answer", "is_inline"), [(ANSWER, True), (LARGE_ANSWER, False)])
+async def test_a_large_answer_is_read_off_the_event_loop(
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: pb.ProcessingRequest,
+    is_inline: bool,  # noqa: FBT001  pytest's
+) -> None:
+    run = make(HEADERS, BODY, ANSWER_HEADERS, answer, END)
+    threads, may_read, _ = hold_reading(run, monkeypatch)
+    may_read.set()
+
+    await run.begin().task
+
+    assert [thread == get_ident() for thread in threads] == [is_inline]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[11]]
+
+
+async def test_a_task_cancelled_while_a_large_answer_is_read_settles_what_it_said(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(HEADERS, BODY, ANSWER_HEADERS, LARGE_ANSWER)
+    _, may_read, has_begun = hold_reading(run, monkeypatch)
+    run.begin()
+    await run.written(3)
+    await asyncio.to_thread(has_begun.wait, 30)
+
+    await run.cancel()
+    may_read.set()
+    await run.quiet()
+
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[11]]
+    assert run.session.is_over
 
 
 @pytest.mark.parametrize("client_leaves", [True, False])

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from extproc.decision import Decision, Settlement
+from extproc.decision import Cost, Decision, Settlement
 from extproc.formats.base import AnswerReader, WireFormat
 from extproc.formats.body import AnswerDecoder, answer_decoder
 from extproc.formats.sse import EventFilter
-from extproc.model import AIRequest, Observation
+from extproc.measure.prices import Prices
+from extproc.model import AIRequest, Basis, Observation, Usage
 from extproc.policy import accounting
 from extproc.session.events import ResponseHeaders, ResponseTrailers
 
@@ -20,6 +21,9 @@ NATIVE_APIS = frozenset({"openai_chat", "openai_responses", "anthropic_messages"
 
 _NONE_SEEN = ResponseHeaders(at_ns=0, status=0)
 _FIRST_ERROR_STATUS = 400
+_NOTHING_DONE = frozenset({Basis.LOCAL_REPLY, Basis.UPSTREAM_ERROR})
+# JSON compresses to a tenth, and to less where it repeats itself.
+_INFLATION = 20
 
 
 class Answer:
@@ -78,6 +82,13 @@ class Answer:
         if self._reader is not None and self._decoder is not None:
             self._reader.feed(self._decoder.feed(chunk))
 
+    def work_bytes(self, size: int, *, is_last: bool) -> int:
+        """How much reading the next `size` bytes, or the end, may mean at once."""
+        if self._reader is None or self._decoder is None:
+            return 0
+        decoded = size * (_INFLATION if "content-encoding" in self._headers.headers else 1)
+        return decoded + self._reader.pending_bytes(is_last=is_last)
+
     def finish(self, native: ResponseTrailers | None = None) -> None:
         """The body ended; `native` is what Envoy read of it."""
         self._native = native
@@ -103,7 +114,9 @@ class Answer:
         seen = self.seen()
         return "" if told_by_envoy or _is_whole(seen) else seen.output_text
 
-    def settlement(self, decision: Decision, at_ns: int, *, observed_output_tokens: int | None) -> Settlement:
+    def settlement(
+        self, decision: Decision, at_ns: int, *, observed_output_tokens: int | None, prices: Prices
+    ) -> Settlement:
         """What the decision comes to; `observed_output_tokens` is the count of `text_to_count`."""
         headers, seen = self._headers, self.seen()
         ending = accounting.Ending(
@@ -124,6 +137,7 @@ class Answer:
             basis=basis,
             usage=usage,
             amounts=amounts,
+            cost=_cost(prices, decision, basis, usage, seen.model),
             status=headers.status,
             model=seen.model,
             response_id=seen.response_id,
@@ -136,3 +150,19 @@ class Answer:
 
 def _is_whole(seen: Observation) -> bool:
     return seen.finished and seen.usage is not None and seen.usage.is_complete
+
+
+def _cost(prices: Prices, decision: Decision, basis: Basis, usage: Usage, answered: str) -> Cost | None:
+    """The price of the tokens that are settled, reported or estimated; what nobody did costs nothing."""
+    request = decision.request
+    if basis in _NOTHING_DONE or (request is not None and request.operation == "control"):
+        return prices.nothing()
+    if request is None:
+        return None
+    return prices.cost(
+        usage,
+        provider=request.provider,
+        requested=request.model,
+        answered=answered,
+        at_ns=decision.decided_at_ns,
+    )

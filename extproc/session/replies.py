@@ -5,7 +5,7 @@ Floor 2, values in, values out.
 
 from __future__ import annotations
 
-from extproc.decision import Decision, LimitState, Mode
+from extproc.decision import Cost, Decision, LimitState, Mode
 from extproc.formats.base import Reply, WireFormat
 from extproc.model import Usage
 from extproc.session.events import Continue, RespondImmediately, ResponseHeaders
@@ -117,9 +117,12 @@ def decision_metadata(decision: Decision) -> dict[str, str | int]:
     return metadata
 
 
-def usage_metadata(usage: Usage | None) -> dict[str, str | int]:
-    """What the answer reported, in place of the estimate."""
-    if usage is None:
-        return {}
-    counts = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
-    return {name: count for name, count in counts.items() if count is not None}
+def usage_metadata(usage: Usage | None, cost: Cost | None) -> dict[str, str | int]:
+    """What the answer reported, in place of the estimate, and what it cost."""
+    metadata: dict[str, str | int] = {}
+    if usage is not None:
+        counts = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+        metadata |= {name: count for name, count in counts.items() if count is not None}
+    if cost is not None:
+        metadata |= {"cost_nano_usd": cost.nano_usd, "price_revision": cost.revision}
+    return metadata

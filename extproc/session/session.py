@@ -8,12 +8,13 @@ is the engine's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from extproc.decision import Decision, Denial, Effect, Settlement
+from extproc.decision import Cost, Decision, Denial, Effect, Settlement
 from extproc.errors import ProtocolViolation, RequestRefused
 from extproc.formats import FORMATS, classify
 from extproc.formats.base import BodyKind, Call, WireFormat
+from extproc.measure.prices import Prices
 from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
 from extproc.policy.engine import Evaluation
 from extproc.policy.policyset import PolicySet
@@ -52,6 +53,7 @@ class SessionSettings:
     """What differs between deployments."""
 
     native_usage: bool = False  # Envoy reads the usage and hands it over in the trailers
+    prices: Prices = field(default_factory=Prices)  # none: nothing has a cost
 
 
 class Session:
@@ -80,6 +82,17 @@ class Session:
     def is_over(self) -> bool:
         """Whether nothing is left to do but to close."""
         return self.state in (State.SETTLED, State.DENIED, State.ABANDONED)
+
+    def work_bytes(self, event: Event) -> int:
+        """How many bytes of an answer `receive(event)` may read; an event loop would rather not."""
+        match event:
+            case ChunkToRead(body=body):
+                return self._answer.work_bytes(len(body), is_last=False)
+            case ResponseBody(body=body, end_of_stream=True):
+                return self._answer.work_bytes(len(body), is_last=True)
+            case ResponseTrailers() | StreamClosed():
+                return self._answer.work_bytes(0, is_last=True)
+        return 0
 
     def receive(self, event: Event) -> list[Action]:
         """Advance by one event; after calling it you must do every action, in order.
@@ -298,8 +311,9 @@ class Session:
         # The end is read before it is answered: its answer carries the usage for Envoy's access log.
         answer.read(event.body)
         answer.finish()
-        metadata = replies.usage_metadata(answer.seen().usage)
-        return [Continue(phase=ResponseBody, body=changed, metadata=metadata), *self._end(event.at_ns)]
+        ending = self._end(event.at_ns)
+        metadata = replies.usage_metadata(answer.seen().usage, _cost(ending))
+        return [Continue(phase=ResponseBody, body=changed, metadata=metadata), *ending]
 
     def _on_chunk_to_read(self, event: ChunkToRead) -> list[Action]:
         self._answer.read(event.body)
@@ -307,8 +321,9 @@ class Session:
 
     def _on_response_trailers(self, event: ResponseTrailers) -> list[Action]:
         self._answer.finish(event)
-        metadata = replies.usage_metadata(self._answer.seen().usage)
-        return [Continue(phase=ResponseTrailers, metadata=metadata), *self._end(event.at_ns)]
+        ending = self._end(event.at_ns)
+        metadata = replies.usage_metadata(self._answer.seen().usage, _cost(ending))
+        return [Continue(phase=ResponseTrailers, metadata=metadata), *ending]
 
     def _on_exchange_over(self, event: StreamClosed) -> list[Action]:
         # A client that knows the length may hang up at the last byte, before Envoy tells us of the end.
@@ -338,5 +353,15 @@ class Session:
     def _settle(self, at_ns: int, *, observed_output_tokens: int | None) -> list[Action]:
         self.state = State.SETTLED
         decision = self._allowed_decision
-        settlement = self._answer.settlement(decision, at_ns, observed_output_tokens=observed_output_tokens)
+        settlement = self._answer.settlement(
+            decision,
+            at_ns,
+            observed_output_tokens=observed_output_tokens,
+            prices=self._settings.prices,
+        )
         return [Settle(settlement=settlement), Report(decision=decision, settlement=settlement)]
+
+
+def _cost(ending: list[Action]) -> Cost | None:
+    """What it cost, where that is known already: the text of some answers is yet to be counted."""
+    return next((action.settlement.cost for action in ending if isinstance(action, Settle)), None)
