@@ -13,8 +13,10 @@ from types import MappingProxyType
 import tiktoken
 
 from extproc.measure.ceilings import model_ceiling
+from extproc.measure.counts import CACHED_CHARS, CountCache
 from extproc.measure.families import Family, ToolForm, family, is_odd, normalised
 from extproc.measure.images import image_tokens, largest_image_tokens
+from extproc.measure.media import largest_media_tokens, media_tokens
 from extproc.measure.tools import typescript
 from extproc.model import Prompt, TokenEstimate
 
@@ -47,73 +49,106 @@ class _Count:
 
 
 class Tokenizer:
-    """Counts by the encodings it was given; without any it estimates by bytes. Safe in threads."""
+    """Counts by the encodings it was given; without any it estimates by bytes. Safe in threads.
 
-    def __init__(self, encodings: Mapping[str, tiktoken.Encoding] = NO_ENCODINGS) -> None:
+    With a `cache`, what was counted before is not counted again; the counts are the same.
+    """
+
+    def __init__(
+        self, encodings: Mapping[str, tiktoken.Encoding] = NO_ENCODINGS, cache: CountCache | None = None
+    ) -> None:
         self._encodings = dict(encodings)
+        self._cache = cache
 
     def estimate(
-        self, prompt: Prompt, *, provider: str, model: str, declared_max_output: int | None
+        self,
+        prompt: Prompt,
+        *,
+        provider: str,
+        model: str,
+        declared_max_output: int | None,
+        counts: bool = True,
     ) -> TokenEstimate:
         """What a prompt will cost, and the most one choice of its answer may.
 
         A message with an empty role is bare text (a completion's prompt, an embedding's input) and
-        carries no framing.
+        carries no framing. Without `counts` the text is estimated by its bytes, at next to no cost.
         """
         constants = family(provider, model)
-        count = self._count(_texts(prompt), constants)
-        tools = self._tools_tokens(prompt, constants)
-        images = sum(image_tokens(image, model=model) for image in prompt.images)
+        encoding = self._encodings.get(constants.encoding) if counts else None
+        count = self._count(_texts(prompt), encoding)
+        tools = self._tools_tokens(prompt, constants, encoding)
+        other = sum(image_tokens(image, model=model) for image in prompt.images)
+        other += sum(media_tokens(media, model=model) for media in prompt.media) + prompt.tokens
         bound = _upper_bound(prompt, model)
-        total = _with_slope(count.tokens, constants) + _framing(prompt, constants) + tools + images
+        total = _with_slope(count.tokens, constants) + _framing(prompt, constants) + tools + other
         ceiling = model_ceiling(provider, model) if declared_max_output is None else declared_max_output
         return TokenEstimate(
             input=min(total, bound),
             input_upper_bound=bound,
             max_output=max(0, ceiling),
             exact=count.is_whole and _is_exact(prompt, constants, provider, model),
-            estimator=self._estimator(constants),
+            estimator="bytes" if encoding is None else f"tiktoken:{encoding.name}",
         )
 
     def count(self, text: str, *, provider: str, model: str) -> int:
         """The tokens of a bare text, such as what a model has generated."""
         constants = family(provider, model)
-        return _with_slope(self._count((text,), constants).tokens, constants)
+        encoding = self._encodings.get(constants.encoding)
+        return _with_slope(self._count((text,), encoding).tokens, constants)
 
-    def _estimator(self, constants: Family) -> str:
-        return f"tiktoken:{constants.encoding}" if constants.encoding in self._encodings else "bytes"
-
-    def _tools_tokens(self, prompt: Prompt, constants: Family) -> int:
+    def _tools_tokens(self, prompt: Prompt, constants: Family, encoding: tiktoken.Encoding | None) -> int:
         if not prompt.tools:
             return 0
         is_typescript = constants.tool_form is ToolForm.TYPESCRIPT
-        text = (typescript(prompt.tools),) if is_typescript else prompt.tools
-        tokens = _with_slope(self._count(text, constants).tokens, constants) + constants.per_tools
+        if is_typescript and encoding is not None:
+            tokens = self._typescript_tokens(prompt.tools, encoding)
+        else:
+            tokens = self._count(prompt.tools, encoding).tokens
+        tokens = _with_slope(tokens, constants) + constants.per_tools
         has_system = any(message.role in {"system", "developer"} for message in prompt.messages)
         return tokens - _SHARED_FRAME if is_typescript and has_system else tokens
 
-    def _count(self, texts: Iterable[str], constants: Family) -> _Count:
-        encoding = self._encodings.get(constants.encoding)
+    def _typescript_tokens(self, tools: tuple[str, ...], encoding: tiktoken.Encoding) -> int:
+        """An agent sends the same tools with every turn: they are written out and counted once."""
+        if self._cache is None:
+            return self._count((typescript(tools),), encoding).tokens
+        digest = self._cache.digest(f"{encoding.name} tools", tools)
+        tokens = self._cache.find(digest)
+        if tokens is None:
+            tokens = self._count((typescript(tools),), encoding).tokens
+            self._cache.note(digest, tokens)
+        return tokens
+
+    def _count(self, texts: Iterable[str], encoding: tiktoken.Encoding | None) -> _Count:
         if encoding is None:
             size = sum(_size_bytes(text) for text in texts)
             return _Count(tokens=-(-size // _BYTES_PER_TOKEN), is_whole=False)
-        return _count_with(encoding, texts)
+        tokens, left, counted, skipped = 0, COUNTED_BYTES, 0, 0
+        is_whole = True
+        for text in texts:
+            size = _size_bytes(text)
+            part = text if size <= left else _first_bytes(text, left)
+            part_size = min(size, left)
+            found = self._length(part, encoding)
+            is_whole = is_whole and found is not None
+            tokens += _pieced_length(encoding, part) if found is None else found
+            counted, left, skipped = counted + part_size, left - part_size, skipped + size - part_size
+        if not skipped:
+            return _Count(tokens=tokens, is_whole=is_whole)
+        return _Count(tokens=tokens + -(-tokens * skipped // counted), is_whole=False)
 
-
-def _count_with(encoding: tiktoken.Encoding, texts: Iterable[str]) -> _Count:
-    tokens, left, counted, skipped = 0, COUNTED_BYTES, 0, 0
-    is_whole = True
-    for text in texts:
-        size = _size_bytes(text)
-        part = text if size <= left else _first_bytes(text, left)
-        part_size = min(size, left)
-        found = _encoded_length(encoding, part)
-        is_whole = is_whole and found is not None
-        tokens += _pieced_length(encoding, part) if found is None else found
-        counted, left, skipped = counted + part_size, left - part_size, skipped + size - part_size
-    if not skipped:
-        return _Count(tokens=tokens, is_whole=is_whole)
-    return _Count(tokens=tokens + -(-tokens * skipped // counted), is_whole=False)
+    def _length(self, text: str, encoding: tiktoken.Encoding) -> int | None:
+        """As `_encoded_length`, from the cache where the text is long enough for it."""
+        if self._cache is None or len(text) < CACHED_CHARS:
+            return _encoded_length(encoding, text)
+        digest = self._cache.digest(encoding.name, (text,))
+        tokens = self._cache.find(digest)
+        if tokens is None:
+            tokens = _encoded_length(encoding, text)
+            if tokens is not None:
+                self._cache.note(digest, tokens)
+        return tokens
 
 
 def _encoded_length(encoding: tiktoken.Encoding, text: str) -> int | None:
@@ -157,7 +192,8 @@ def _upper_bound(prompt: Prompt, model: str) -> int:
     once = _BOUND_PER_PROMPT if frames else 0
     tools = sum(_size_bytes(tool) for tool in prompt.tools) + _BOUND_PER_TOOLS if prompt.tools else 0
     images = largest_image_tokens(model=model) * len(prompt.images)
-    return texts + tools + frames + once + images
+    media = sum(largest_media_tokens(media) for media in prompt.media)
+    return texts + tools + frames + once + images + media + prompt.tokens
 
 
 def _is_exact(prompt: Prompt, constants: Family, provider: str, model: str) -> bool:
@@ -166,6 +202,7 @@ def _is_exact(prompt: Prompt, constants: Family, provider: str, model: str) -> b
         and provider == "openai"
         and not prompt.tools
         and not prompt.images
+        and not prompt.media
         and not is_odd(normalised(model))
         and all(message.role in _PLAIN_ROLES for message in prompt.messages)
     )

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.measure.media import LARGEST_CONTEXT
 from extproc.measure.tokens import COUNTED_BYTES, Tokenizer
-from extproc.model import Prompt, PromptImage, PromptMessage, TokenEstimate
+from extproc.model import Prompt, PromptImage, PromptMedia, PromptMessage, TokenEstimate
 
 WEATHER = json.dumps(
     {
@@ -169,6 +170,40 @@ def test_a_cut_inside_a_character_is_harmless(tokenizer: Tokenizer) -> None:
         assert estimate(tokenizer, user(text)).input > 0
 
 
+def test_token_ids_count_as_many_as_they_are(tokenizer: Tokenizer) -> None:
+    prompt = Prompt(messages=(user("hello world", role=""),), tokens=7)
+
+    found = tokenizer.estimate(
+        prompt, provider="openai", model="text-embedding-3-small", declared_max_output=0
+    )
+
+    assert (found.input, found.exact) == (9, True)
+    assert found.input_upper_bound == 18
+
+
+def test_media_are_estimated_and_bounded_but_never_exact(tokenizer: Tokenizer) -> None:
+    prompt = Prompt(messages=(user("hi"),), media=(PromptMedia(modality="file"),))
+
+    found = tokenizer.estimate(prompt, provider="openai", model="gpt-4o", declared_max_output=0)
+
+    assert found.input == 8 + 15_000
+    assert found.input_upper_bound > LARGEST_CONTEXT
+    assert not found.exact
+
+
+def test_a_count_that_nobody_needs_is_estimated_by_bytes_under_the_same_bound(tokenizer: Tokenizer) -> None:
+    prompt = Prompt(messages=(user("word " * 1000),), tools=(WEATHER,))
+
+    bare, counted = (
+        tokenizer.estimate(prompt, provider="openai", model="gpt-4o", declared_max_output=None, counts=counts)
+        for counts in (False, True)
+    )
+
+    assert (bare.estimator, bare.exact) == ("bytes", False)
+    assert bare.input == pytest.approx(5_000 / 4, rel=0.1)
+    assert (bare.input_upper_bound, bare.max_output) == (counted.input_upper_bound, counted.max_output)
+
+
 def test_without_vocabularies_bytes_are_the_estimate() -> None:
     found = estimate(Tokenizer(), user("a" * 401, role=""))
 
@@ -191,6 +226,8 @@ class PanicException(BaseException):
 
 
 class Panicking:
+    name = "o200k_base"
+
     def __init__(self, failure: BaseException) -> None:
         self._failure = failure
 
