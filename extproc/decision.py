@@ -202,6 +202,14 @@ class Decision:
         return max((o.reserved for o in self.outcomes if o.charge.unit in token_units), default=0)
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Money at published prices."""
+
+    nano_usd: int
+    revision: str  # of the prices, so that it can be computed again
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
     """What a decision came to in the end; exactly one a decision that was allowed."""
@@ -210,6 +218,7 @@ class Settlement:
     basis: Basis
     usage: Usage
     amounts: Mapping[str, int]  # counter -> what it is charged in the end
+    cost: Cost | None = None  # of `usage`, whatever it rests on; None: nobody published a price
     status: int = 0  # HTTP status of the answer; 0: none was seen
     model: str = ""  # as answered
     response_id: str = ""

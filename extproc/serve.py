@@ -23,6 +23,7 @@ from extproc.errors import VocabularyMissing
 from extproc.exchange import Edge
 from extproc.measure import vocab
 from extproc.measure.learned import LearnedOutputs
+from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
 from extproc.reload import PolicyFolder
 from extproc.server import ExternalProcessor, Server
@@ -46,7 +47,9 @@ async def serve(settings: Settings) -> None:
     tokenizer, notices = _tokenizer(settings.vocab)
     edge = _edge(settings, metrics, tokenizer, release)
     processor = ExternalProcessor(
-        lambda: folder.current, edge, SessionSettings(native_usage=settings.native_usage)
+        lambda: folder.current,
+        edge,
+        SessionSettings(native_usage=settings.native_usage, prices=Prices.bundled()),
     )
     listener = admin.listen(settings)
     server = Server(processor, settings)

@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRat
 from opentelemetry.sdk.trace.sampling import Decision as Sampled
 
 from extproc.decision import (
+    Cost,
     Decision,
     Denial,
     Effect,
@@ -146,6 +147,30 @@ def test_usage_that_is_zero_is_reported_as_zero() -> None:
     assert settlement_attributes(decision(), settlement(usage=usage))["gen_ai.usage.input_tokens"] == 0
 
 
+def test_a_cost_names_the_prices_it_was_computed_from() -> None:
+    attributes = settlement_attributes(decision(), settlement(cost=Cost(nano_usd=1950, revision="prices 7")))
+
+    assert attributes["ai_policy.cost.nano_usd"] == 1950
+    assert attributes["ai_policy.cost.revision"] == "prices 7"
+
+
+def test_an_unknown_cost_is_absent_and_not_zero() -> None:
+    assert not [name for name in settlement_attributes(decision(), settlement()) if "cost" in name]
+
+
+def test_parts_of_the_usage_are_there_only_where_they_were_reported() -> None:
+    usage = Usage(input_tokens=9, output_tokens=3, audio_input_tokens=4, cache_creation_1h_input_tokens=0)
+
+    attributes = settlement_attributes(decision(), settlement(usage=usage))
+
+    parts = {name: value for name, value in attributes.items() if name.startswith("ai_policy.usage.")}
+    assert parts == {
+        "ai_policy.usage.basis": "provider",
+        "ai_policy.usage.audio_input_tokens": 4,
+        "ai_policy.usage.cache_creation_1h_input_tokens": 0,
+    }
+
+
 # --- parents and sampling
 
 
@@ -210,6 +235,19 @@ def test_metrics_are_exposed_under_prometheus_names() -> None:
     assert "ai_policy_decision_duration_seconds_bucket" in text
     # Never touched, and there all the same: an alert can be written on it.
     assert "ai_policy_reload_failures_total 0.0" in text
+
+
+def test_cost_is_counted_by_provider_and_what_has_no_price_is_counted_apart() -> None:
+    metrics = Metrics(version="0")
+    for nano_usd in (1500, 0, 450):
+        metrics.settled(decision(), settlement(cost=Cost(nano_usd=nano_usd, revision="r")))
+    metrics.settled(decision(), settlement(basis=Basis.TOKENIZER))
+
+    text = metrics.exposition().decode()
+    metrics.close()
+
+    assert 'ai_policy_cost_nano_usd_total{basis="provider",provider="openai"} 1950.0' in text
+    assert 'ai_policy_unpriced_total{basis="tokenizer",provider="openai"} 1.0' in text
 
 
 def test_no_metric_is_labelled_by_what_a_client_makes_up() -> None:

@@ -124,5 +124,5 @@ def usage_metadata(usage: Usage | None, cost: Cost | None) -> dict[str, str | in
         counts = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
         metadata |= {name: count for name, count in counts.items() if count is not None}
     if cost is not None:
-        metadata |= {"cost_nano_usd": cost.nano_usd, "price_revision": cost.revision}
+        metadata |= {"cost_nano_usd": cost.nano_usd, "cost_revision": cost.revision}
     return metadata

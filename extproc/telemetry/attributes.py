@@ -14,6 +14,16 @@ from extproc.decision import Decision, Finding, Settlement
 MAX_LENGTH = 256
 MAX_FINDINGS = 20
 
+# Parts of the usage that OpenTelemetry has no word for, by their names in `Usage`.
+_PARTS = (
+    "cache_creation_1h_input_tokens",
+    "audio_input_tokens",
+    "image_input_tokens",
+    "tool_input_tokens",
+    "audio_output_tokens",
+    "image_output_tokens",
+)
+
 Attributes = dict[str, AttributeValue]
 
 
@@ -64,6 +74,10 @@ def settlement_attributes(decision: Decision, settlement: Settlement) -> Attribu
         "gen_ai.usage.cache_creation.input_tokens": usage.cache_creation_input_tokens,
         "gen_ai.usage.reasoning.output_tokens": usage.reasoning_output_tokens,
     }
+    optional |= {f"ai_policy.usage.{part}": getattr(usage, part) for part in _PARTS}
+    if settlement.cost is not None:
+        attributes["ai_policy.cost.nano_usd"] = settlement.cost.nano_usd
+        attributes["ai_policy.cost.revision"] = settlement.cost.revision
     if settlement.first_byte_at_ns:
         seconds = (settlement.first_byte_at_ns - decision.decided_at_ns) / 1e9
         optional["gen_ai.response.time_to_first_chunk"] = seconds

@@ -73,6 +73,11 @@ class Metrics:
             meter, "ai_policy.policy.divergence", "{decision}", "Shadow policies that would have denied."
         )
         self.tokens = Tally(meter, "ai_policy.tokens", "{token}", "Tokens settled.")
+        # A double counts nano-dollars exactly up to nine million dollars.
+        self.cost = Tally(meter, "ai_policy.cost", "nano_usd", "Nano-dollars settled, at published prices.")
+        self.unpriced = Tally(
+            meter, "ai_policy.unpriced", "{settlement}", "Settlements of models without a published price."
+        )
         self.settlements = Tally(meter, "ai_policy.settlements", "{settlement}", "Settlements by basis.")
         self.abandoned = Tally(
             meter, "ai_policy.abandoned", "{request}", "Clients that left before their verdict."
@@ -122,6 +127,10 @@ class Metrics:
         for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
             if count:
                 self.tokens.add(count, basis=basis, kind=kind, provider=provider)
+        if settlement.cost is None:
+            self.unpriced.add(1, basis=basis, provider=provider)
+        elif settlement.cost.nano_usd:
+            self.cost.add(settlement.cost.nano_usd, basis=basis, provider=provider)
         if request is None or request.operation == "control":
             return
         duration_s = max(0, settlement.ended_at_ns - decision.decided_at_ns) / 1e9
