@@ -183,6 +183,7 @@ class Observation:
     usage: Usage | None = None
     finished: bool = False  # the format's terminal event, or a whole JSON body, was read
     is_legible: bool = False  # any of it could be read: a whole JSON body, or one event
+    is_incomplete: bool = False  # some of it could not: corrupt, or larger than a reader holds
     error: str = ""  # the provider's error type, if the body carries an error
     model: str = ""  # as answered
     response_id: str = ""

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from extproc.formats.base import AnswerReader
 from extproc.formats.body import MAX_ANSWER_BYTES
+from extproc.formats.event_stream import CONTENT_TYPE as EVENT_STREAM
+from extproc.formats.event_stream import EventStreamParser
 from extproc.formats.sse import SSEEvent, SSEParser
 from extproc.model import Observation, Usage
 
@@ -36,6 +38,7 @@ class Tally:
     usage: Usage | None = None
     finished: bool = False
     is_legible: bool = False
+    is_incomplete: bool = False
     error: str = ""
     model: str = ""
     response_id: str = ""
@@ -65,6 +68,7 @@ class Tally:
             usage=self.usage,
             finished=self.finished,
             is_legible=self.is_legible,
+            is_incomplete=self.is_incomplete,
             error=self.error,
             model=self.model,
             response_id=self.response_id,
@@ -135,12 +139,26 @@ class JSONAnswer:
         return sum(map(len, self._chunks)) if is_last else 0
 
 
-class EventAnswer:
-    """Reads a streamed answer event by event."""
+class EventParser(Protocol):
+    """Cuts a stream into events, whatever it is framed in."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    @property
+    def held_bytes(self) -> int:
+        """What waits for the end of its event."""
+
+    def feed(self, data: bytes) -> list[SSEEvent]:
+        """The events that `data` completes."""
+
+    def finish(self) -> list[SSEEvent]:
+        """The events that only the end of the stream completes."""
+
+
+class EventAnswer:
+    """Reads a streamed answer event by event; server-sent events unless `parser` reads others."""
+
+    def __init__(self, dialect: Dialect, parser: EventParser | None = None) -> None:
         self._dialect = dialect
-        self._parser = SSEParser()
+        self._parser: EventParser = parser or SSEParser()
         self._is_over = False
         self._tally = Tally()
 
@@ -172,6 +190,7 @@ class EventAnswer:
 _READERS: Mapping[str, Callable[[Dialect], AnswerReader]] = MappingProxyType(
     {
         "text/event-stream": EventAnswer,
+        EVENT_STREAM: lambda dialect: EventAnswer(dialect, EventStreamParser()),
     }
 )
 

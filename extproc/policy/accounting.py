@@ -28,6 +28,7 @@ class Ending:
     usage: Usage | None = None  # as the provider reported it
     finished: bool = False  # the answer's terminal event was seen
     body_observed: bool = False
+    is_incomplete: bool = False  # some of the body could not be read: it may hold any amount of output
     observed_output_tokens: int | None = None  # counted from what was seen of the body
 
 
@@ -59,7 +60,7 @@ _ROWS: tuple[tuple[Callable[[Ending], bool], Basis], ...] = (
     # The provider had the request and may have generated all of it.
     (lambda ending: ending.status == 0 or ending.timed_out, Basis.RESERVED),
     (_is_error, Basis.UPSTREAM_ERROR),
-    (lambda ending: ending.body_observed, Basis.TOKENIZER),
+    (lambda ending: ending.body_observed and not ending.is_incomplete, Basis.TOKENIZER),
     (lambda _: True, Basis.RESERVED),
 )
 
@@ -71,10 +72,11 @@ def _reported(decision: Decision, ending: Ending) -> Usage:
 def _larger(decision: Decision, ending: Ending) -> Usage:
     """Whatever was cut off cannot have cost less than what was reported or seen."""
     usage = _reported(decision, ending)
+    unread = _set_aside(decision, ending).output_tokens if ending.is_incomplete else None
     return replace(
         usage,
         input_tokens=_input(decision) if usage.input_tokens is None else usage.input_tokens,
-        output_tokens=max(usage.output_tokens or 0, ending.observed_output_tokens or 0),
+        output_tokens=max(usage.output_tokens or 0, ending.observed_output_tokens or 0, unread or 0),
     )
 
 

@@ -98,6 +98,8 @@ class Answer:
     def seen(self) -> Observation:
         """What we read, completed by what Envoy read: a whole figure beats a part of one."""
         seen = Observation() if self._reader is None else self._reader.observation()
+        if self._decoder is not None and self._decoder.is_broken:
+            seen = replace(seen, is_incomplete=True)
         native = self._native
         if native is None or native.usage is None or _is_whole(seen):
             return seen
@@ -128,6 +130,7 @@ class Answer:
             finished=seen.finished,
             # A body that could not be read, or was cut before it could, says nothing of its cost.
             body_observed=seen.is_legible,
+            is_incomplete=seen.is_incomplete,
             observed_output_tokens=observed_output_tokens,
         )
         basis, usage, amounts = accounting.settle(decision, ending)

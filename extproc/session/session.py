@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from extproc.decision import Cost, Decision, Denial, Effect, Settlement
 from extproc.errors import ProtocolViolation, RequestRefused
-from extproc.formats import FORMATS, classify
+from extproc.formats import FORMATS, classify, fields
 from extproc.formats.base import BodyKind, Call, WireFormat
 from extproc.measure.prices import Prices
 from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
@@ -127,9 +127,7 @@ class Session:
             # Nothing a body holds could classify it: decided before a byte is buffered.
             return self._judge(None, TokenEstimate(), event.at_ns)
         if self._call is not None and head.is_upgrade:
-            # Buffered, its body would be waited for in vain: envoyproxy/envoy#47081.
-            self._skips_body = True
-            return self._judge(without_body(self._call), TokenEstimate(), event.at_ns)
+            return self._upgrade(self._call, event)
         if head.has_body:
             self.state = State.AWAITING_BODY
             return [Continue(phase=RequestHeaders)]
@@ -139,6 +137,15 @@ class Session:
             status=400, code="body_missing", message="This endpoint needs a JSON body; the request has none."
         )
         return self._deny(self._evaluation.refuse(refused), event.at_ns)
+
+    def _upgrade(self, call: Call, event: RequestHeaders) -> list[Action]:
+        """A connection that becomes another protocol: only where the request line says all there is."""
+        if call.operation != "realtime" or call.body is not BodyKind.NONE:
+            refused = fields.not_this_call("The header upgrade is not accepted: this call is plain HTTP")
+            return self._deny(self._evaluation.refuse(refused), event.at_ns)
+        # Buffered, its body would be waited for in vain: envoyproxy/envoy#47081.
+        self._skips_body = True
+        return self._judge(without_body(call), TokenEstimate(), event.at_ns)
 
     def _classify(self, head: RequestHead) -> RequestRefused | None:
         """Find the call and its dialect; what must not pass is said after who calls was checked."""

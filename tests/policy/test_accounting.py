@@ -60,6 +60,15 @@ TABLE: dict[str, tuple[Ending, Basis, int | None, int | None, tuple[int, int, in
         Ending(status=200, body_observed=True), Basis.TOKENIZER, 100, 0, (1, 100, 100, 0),
     ),
     "no usage, body not observed": (Ending(status=200), Basis.RESERVED, 100, 500, (1, 600, 100, 500)),
+    "no usage, some of the body unreadable": (
+        Ending(status=200, body_observed=True, is_incomplete=True, observed_output_tokens=30),
+        Basis.RESERVED, 100, 500, (1, 600, 100, 500),
+    ),
+    "some usage, some of the body unreadable": (
+        Ending(status=200, usage=Usage(input_tokens=90, output_tokens=1), body_observed=True,
+               is_incomplete=True, observed_output_tokens=30),
+        Basis.PARTIAL, 90, 500, (1, 590, 90, 500),
+    ),
     "cut after some usage, more seen": (
         Ending(status=200, usage=Usage(input_tokens=90, output_tokens=1), body_observed=True,
                observed_output_tokens=30),

@@ -32,6 +32,10 @@ ENDINGS = (
         Ending(status=200, body_observed=True, observed_output_tokens=40),
     ),
     ("success without usage, and nobody read the body", Ending(status=200)),
+    (
+        "success without usage; the body was corrupt after 40 output tokens",
+        Ending(status=200, body_observed=True, is_incomplete=True, observed_output_tokens=40),
+    ),
     ("the provider answered an error without usage", Ending(status=500)),
     (
         "the provider had the request and never answered",

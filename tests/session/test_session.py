@@ -282,6 +282,57 @@ def test_a_compressed_answer_is_read_and_passes_byte_for_byte(open_policies: Pol
     assert book.settlement.basis is Basis.PROVIDER
 
 
+def test_an_answer_that_turns_corrupt_is_charged_what_was_reserved(limited: PolicySet) -> None:
+    """What could not be read may have held any amount of output."""
+    book = Playbook(limited)
+    book.request(body=chat_body(max_tokens=40, stream=True))
+    book.answer_headers(headers=STREAM_HEADERS | {"content-encoding": "gzip"})
+    sound = gzip.compress(sse(delta("hi")))
+
+    book.answer_body(sound[:-8] + b"\xff" * 16)
+
+    assert book.settlement.basis is Basis.RESERVED
+    assert book.settlement.usage.output_tokens == 40
+
+
+def test_usage_is_not_asked_for_where_the_folder_says_so(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(
+        "{apiVersion: ai-policy/v1, kind: Defaults, metadata: {name: defaults},"
+        " spec: {access: allow, usageChunk: 'off'}}"
+    )
+    book = Playbook(policyset.load(tmp_path))
+
+    *_, forward = book.request(body=chat_body(stream=True))
+
+    assert isinstance(forward, Continue)
+    assert forward.body is None
+
+
+def test_json_by_another_name_goes_upstream_as_json(open_policies: PolicySet) -> None:
+    book = Playbook(open_policies)
+    head = chat_head(headers={"content-type": "application/x-www-form-urlencoded"})
+
+    *_, forward = book.request(head=head)
+
+    assert isinstance(forward, Continue)
+    assert forward.body is None
+    assert forward.set_headers["content-type"] == "application/json"
+
+
+# --- upgrades
+
+
+def test_a_plain_call_cannot_become_another_protocol(open_policies: PolicySet) -> None:
+    """Its body would pass unread."""
+    book = Playbook(open_policies)
+    head = chat_head(headers={"connection": "upgrade", "upgrade": "websocket"})
+
+    (said,) = book.play(RequestHeaders(at_ns=book.now_ns, head=head))
+
+    assert isinstance(said, RespondImmediately)
+    assert (said.status, book.decision.reason) == (400, Reason.UNCLASSIFIED)
+
+
 # --- native usage
 
 
