@@ -6,15 +6,16 @@ JSON is `strict_json`'s business.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
+from extproc.formats.inflate import CODINGS, CORRUPT, Inflater, deflate_inflater, inflater
 
-ACCEPTED_ENCODINGS = ("identity", "gzip", "deflate")
+ACCEPTED_ENCODINGS = ("identity", "gzip", "deflate", "br", "zstd")
 
-# Real AI bodies compress about 3:1 to 20:1; deflate's own ceiling is about 1000:1.
+# Real AI bodies compress about 3:1 to 20:1; deflate's own ceiling is about 1000:1, that of br and zstd
+# far above.
 MAX_RATIO = 100
 # Below this a high ratio costs nothing and short repetitive prompts do reach it.
 RATIO_FREE_BYTES = 256 * 1024
@@ -25,11 +26,6 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _MISTAKEN_FOR_JSON = frozenset(
     {"", "text/plain", "text/json", "application/x-www-form-urlencoded", "application/octet-stream"}
 )
-
-_GZIP = 16 + zlib.MAX_WBITS
-_ZLIB = zlib.MAX_WBITS
-_RAW_DEFLATE = -zlib.MAX_WBITS
-_WINDOW_BITS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": _ZLIB}
 
 
 def decode_body(data: bytes, headers: Mapping[str, str], *, max_body_bytes: int) -> bytes:
@@ -44,28 +40,27 @@ def decode_body(data: bytes, headers: Mapping[str, str], *, max_body_bytes: int)
         if len(data) > max_body_bytes:
             raise _too_large(f"has {len(data)} bytes; at most {max_body_bytes} are accepted")
         return data
-    if encoding not in _WINDOW_BITS:
+    if encoding not in CODINGS:
         raise _unsupported("content-encoding", ", ".join(ACCEPTED_ENCODINGS) + ", one at a time")
     if not data:
         return data
-    return _inflate(data, _WINDOW_BITS[encoding], max_body_bytes)
+    return _inflate(data, inflater(encoding), max_body_bytes)
 
 
-def _inflate(data: bytes, window_bits: int, max_body_bytes: int) -> bytes:
+def _inflate(data: bytes, stream: Inflater, max_body_bytes: int) -> bytes:
     ratio_limit = max(RATIO_FREE_BYTES, MAX_RATIO * len(data))
     limit = min(max_body_bytes, ratio_limit)
-    inflater = zlib.decompressobj(window_bits)
     try:
-        decoded = inflater.decompress(data, limit + 1)
-    except zlib.error:
+        decoded = stream.feed(data, limit)
+    except CORRUPT:
         raise _malformed("does not decode as its content-encoding says") from None
     if len(decoded) > limit:
         if limit < max_body_bytes:
             raise _too_large(f"inflates more than {MAX_RATIO} times")
         raise _too_large(f"decodes to more than the accepted {max_body_bytes} bytes")
-    if not inflater.eof:
+    if not stream.is_over:
         raise _malformed("ends before its content-encoding does")
-    if inflater.unused_data:
+    if stream.rest:
         raise _malformed("goes on after its content-encoding ended")
     return decoded
 
@@ -122,7 +117,8 @@ class AnswerDecoder:
         self._encoding = encoding
         self._room_bytes = max_bytes
         self._head = b""
-        self._inflater: zlib._Decompress | None = None
+        self._inflater: Inflater | None = None
+        self._streams = 1
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that `data` completes; empty once broken."""
@@ -132,26 +128,30 @@ class AnswerDecoder:
             return self._take(data)
         if self._inflater is None:
             self._head += data
-            if len(self._head) < 2:  # noqa: PLR2004 - the two bytes of a zlib header
+            if len(self._head) < 2:  # noqa: PLR2004 - what tells deflate from deflate
                 return b""
             data, self._head = self._head, b""
-            self._inflater = zlib.decompressobj(self._window_bits(data))
-        try:
-            return self._inflate(self._inflater, data)
-        except zlib.error:
-            self.is_broken = True
-            return b""
+            self._inflater = self._started(data)
+        return self._inflate(self._inflater, data)
 
-    def _inflate(self, inflater: zlib._Decompress, data: bytes) -> bytes:
-        decoded = [self._take(inflater.decompress(data, self._room_bytes + 1))]
-        # RFC 1952 allows several gzip members in a row; they are one body.
-        while inflater.eof and inflater.unused_data and not self.is_broken:
-            if self._encoding != "gzip":
-                self.is_broken = True
-                break
-            data, inflater = inflater.unused_data, zlib.decompressobj(_GZIP)
-            self._inflater = inflater
-            decoded.append(self._take(inflater.decompress(data, self._room_bytes + 1)))
+    def _started(self, head: bytes) -> Inflater:
+        return deflate_inflater(head) if self._encoding == "deflate" else inflater(self._encoding)
+
+    def _inflate(self, stream: Inflater, data: bytes) -> bytes:
+        decoded: list[bytes] = []
+        try:
+            decoded.append(self._take(stream.feed(data, self._room_bytes)))
+            # Several gzip members or zstd frames in a row are one body (RFC 1952, RFC 8878).
+            while stream.is_over and stream.rest and not self.is_broken:
+                self._streams += 1
+                if self._encoding not in _REPEATABLE or self._streams > _MAX_STREAMS:
+                    self.is_broken = True
+                    break
+                data, stream = stream.rest, inflater(self._encoding)
+                self._inflater = stream
+                decoded.append(self._take(stream.feed(data, self._room_bytes)))
+        except CORRUPT:
+            self.is_broken = True
         return b"".join(decoded)
 
     def _take(self, decoded: bytes) -> bytes:
@@ -161,16 +161,13 @@ class AnswerDecoder:
         self._room_bytes -= len(decoded)
         return decoded
 
-    def _window_bits(self, head: bytes) -> int:
-        if self._encoding == "gzip":
-            return _GZIP
-        # RFC 9110 means zlib by "deflate", but some servers send it raw; a zlib header says
-        # method 8 and is a multiple of 31 (RFC 1950, section 2.2).
-        is_zlib = head[0] & 0x0F == 8 and int.from_bytes(head[:2], "big") % 31 == 0  # noqa: PLR2004 - RFC 1950
-        return _ZLIB if is_zlib else _RAW_DEFLATE
 
-
-_DECODABLE = {"": "identity", "identity": "identity", "gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+_REPEATABLE = frozenset({"gzip", "zstd"})
+# Who writes an answer in parts makes some hundred of them.
+_MAX_STREAMS = 10_000
+_DECODABLE = {"": "identity", "identity": "identity", "x-gzip": "gzip"} | {
+    each: each for each in CODINGS - {"x-gzip"}
+}
 
 
 def answer_decoder(content_encoding: str) -> AnswerDecoder | None:
