@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import importlib
+import json
 import select
 import subprocess
 from collections.abc import Iterator
@@ -95,9 +96,11 @@ def test_an_envoy_without_native_usage_refuses_its_configuration(tmp_path: Path)
     assert "response_handling" in said
 
 
-@pytest.mark.parametrize("upstreams", [("openai",), ("anthropic",), ("gemini", "anthropic")])
+@pytest.mark.parametrize(
+    "upstreams", [("openai",), ("anthropic",), ("gemini", "anthropic"), ("openai", "gemini")]
+)
 def test_envoy_accepts_real_providers(upstreams: tuple[str, ...], tmp_path: Path) -> None:
-    for cluster in ("provider_openai", "provider_anthropic"):
+    for cluster in ("provider_openai", "provider_anthropic", "provider_gemini"):
         (tmp_path / f"{cluster}.yaml").write_text(secret_document(cluster, "sk"))
     settings = EnvoySettings(
         upstreams=upstreams,
@@ -177,7 +180,7 @@ def test_the_typed_schema_refuses_an_unknown_field() -> None:
     ("settings", "said"),
     [
         (EnvoySettings(upstreams=("mistral",)), "known: anthropic, gemini, openai"),
-        (EnvoySettings(upstreams=("openai", "gemini")), "already takes"),
+        (EnvoySettings(upstreams=("openai", "openai")), "comes twice"),
         (EnvoySettings(policy_endpoints=("extproc",)), "HOST:PORT"),
         (EnvoySettings(policy_endpoints=("extproc:70000",)), "HOST:PORT"),
         (EnvoySettings(policy_endpoints=()), "at least one"),
@@ -204,17 +207,46 @@ def ai_routes(bootstrap: str) -> list[dict[str, Any]]:
     return routes
 
 
-def test_gemini_gets_every_path_below_its_own_prefix() -> None:
-    rewrites = {
-        route["name"]: route["route"]["prefix_rewrite"]
-        for route in ai_routes(render_bootstrap(EnvoySettings(upstreams=("gemini",))))
-        if "prefix_rewrite" in route.get("route", {})
+def answered_by(upstreams: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """Each route's cluster, and what Envoy makes of the path."""
+    return {
+        route["name"]: (
+            route["route"]["cluster"],
+            route["route"].get("prefix_rewrite") or str(route["route"].get("regex_rewrite", "")),
+        )
+        for route in ai_routes(render_bootstrap(EnvoySettings(upstreams=upstreams)))
+        if "route" in route
     }
 
-    assert rewrites == {
-        "openai_chat": "/v1beta/openai/chat/completions",
-        "openai_models": "/v1beta/openai/models",
-        "ai_other": "/v1beta/openai/",
+
+def test_gemini_alone_takes_its_own_paths_and_those_of_openai() -> None:
+    routes = answered_by(("gemini",))
+
+    assert routes["gemini"] == ("provider_gemini", "")
+    assert routes["gemini_v1"] == ("provider_gemini", "")
+    assert routes["gemini_openai"] == ("provider_openai", "")
+    assert routes["openai_chat"] == ("provider_openai", "/v1beta/openai/chat/completions")
+    assert routes["openai_models"] == ("provider_openai", "/v1beta/openai/models")
+    assert routes["ai_other"] == ("provider_openai", "/v1beta/openai/")
+
+
+@pytest.mark.parametrize("upstreams", [("openai", "gemini"), ("gemini", "openai")])
+def test_beside_openai_gemini_takes_its_own_paths_alone(upstreams: tuple[str, ...]) -> None:
+    routes = answered_by(upstreams)
+
+    assert routes["gemini"] == ("provider_gemini", "")
+    assert routes["openai_chat"] == ("provider_openai", "")
+    assert "/v1/" in routes["gemini_openai"][1]
+
+
+def test_what_no_real_provider_takes_never_leaves_for_one() -> None:
+    routes = answered_by(("openai", "anthropic", "gemini"))
+    real = {name for name, (cluster, _) in routes.items() if cluster != "provider_other"}
+
+    assert real == {
+        *("openai_chat", "openai_models", "ai_other"),
+        *("anthropic_messages", "anthropic_complete", "anthropic_models"),
+        *("gemini", "gemini_v1", "gemini_models"),
     }
 
 
@@ -292,13 +324,23 @@ def scene(running: Scene) -> Scene:
     return running
 
 
+BEARER = ("authorization", "Bearer sk-provider-demo")
+ANTHROPIC_KEY = ("x-api-key", "sk-provider-demo")
+GEMINI_KEY = ("x-goog-api-key", "sk-provider-demo")
+
+
 @pytest.mark.parametrize(
     ("path", "header", "key"),
     [
-        ("/v1/chat/completions", "authorization", "Bearer sk-provider-demo"),
-        ("/v1/messages", "x-api-key", "sk-provider-demo"),
-        ("/v1/messages/count_tokens", "x-api-key", "sk-provider-demo"),
-        ("/v1/embeddings", "authorization", "Bearer sk-provider-demo"),
+        ("/v1/chat/completions", *BEARER),
+        ("/v1/messages", *ANTHROPIC_KEY),
+        ("/v1/messages/count_tokens", *ANTHROPIC_KEY),
+        ("/v1/embeddings", *BEARER),
+        ("/v1beta/models/gemini-2.5-flash:generateContent", *GEMINI_KEY),
+        ("/v1/models/gemini-2.5-flash:streamGenerateContent?alt=sse", *GEMINI_KEY),
+        ("/model/us.amazon.nova-micro-v1:0/converse", *BEARER),
+        ("/v2/chat", *BEARER),
+        ("/api/chat", *BEARER),
     ],
 )
 def test_a_callers_key_is_replaced_by_the_providers(scene: Scene, path: str, header: str, key: str) -> None:
@@ -336,15 +378,41 @@ def test_no_x_envoy_header_from_outside_steers_the_gateway(scene: Scene) -> None
     assert not {header.key for header in sent} & steering.keys()
 
 
+ASKED: dict[str, tuple[str, dict[str, str]]] = {
+    "/v1/chat/completions": ("openai_chat", {}),
+    "/v1/messages": ("anthropic_messages", {}),
+    "/v1/complete": ("anthropic_complete", {}),
+    "/v1/models": ("openai_models", {}),
+    "/v1/models/x": ("anthropic_models", {"anthropic-version": "2023-06-01"}),
+    "/v1/models/y": ("gemini_models", {"x-goog-api-key": "k"}),
+    "/v1/models/ft:gpt-4o-mini:acme::generated": ("openai_models", {}),
+    "/v1/nothing/known": ("ai_other", {}),
+    "/v1/models/gemini-2.5-flash:generateContent": ("gemini_v1", {}),
+    "/v1/models/gemini-2.5-flash%3AcountTokens": ("gemini_v1", {}),
+    "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse": ("gemini", {}),
+    "/v1alpha/interactions": ("gemini", {}),
+    "/v1beta/openai/chat/completions": ("gemini_openai", {}),
+    "/v1/projects/p/locations/l/publishers/google/models/m:generateContent": ("vertex", {}),
+    "/v1beta1/projects/p/locations/l/publishers/anthropic/models/m:rawPredict": ("vertex", {}),
+    "/v1/projects/p/locations/l/endpoints/openapi/chat/completions": ("vertex_openai", {}),
+    "/model/us.amazon.nova-micro-v1:0/converse": ("bedrock", {}),
+    "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A1%3Ainference-profile%2Fabc/converse": ("bedrock_arn", {}),
+    "/v1/chat": ("cohere_v1", {}),
+    "/v2/chat": ("cohere_v2", {}),
+    "/api/v1/chat/completions": ("openrouter", {}),
+    "/api/generate": ("ollama", {}),
+    "/openai/deployments/mine/chat/completions?api-version=2024-10-21": ("azure", {}),
+    "/openai/v1/responses": ("azure", {}),
+    "/ml/v1/text/chat?version=2024-05-31": ("watsonx", {}),
+    "/invocations": ("model_server", {}),
+    "/endpoints/mine/invocations": ("model_server", {}),
+    "/inference/v1/generate": ("model_server", {}),
+    "/mcp": ("mcp", {}),
+}
+
+
 def test_the_provider_is_asked_by_route(scene: Scene) -> None:
-    asked = {
-        "/v1/chat/completions": ("openai_chat", {}),
-        "/v1/messages": ("anthropic_messages", {}),
-        "/v1/models": ("openai_models", {}),
-        "/v1/models/x": ("anthropic_models", {"anthropic-version": "2023-06-01"}),
-        "/v1/nothing/known": ("ai_other", {}),
-    }
-    for path, (route, headers) in asked.items():
+    for path, (route, headers) in ASKED.items():
         scene.sidecar.requests.clear()
         scene.ask(path, headers=headers)
         attributes = scene.sidecar.requests[0].attributes["envoy.filters.http.ext_proc"].fields
@@ -353,19 +421,27 @@ def test_the_provider_is_asked_by_route(scene: Scene) -> None:
         assert attributes["source.address"].string_value.startswith("127.0.0.1:")
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/V1/chat/completions", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/V1/chat/completions", "/metrics", "/api", "/models/x", "/mcpx", "/invocations/x"]
+)
 def test_what_is_not_ai_is_answered_without_asking_anybody(scene: Scene, path: str) -> None:
     status, headers, body = scene.ask(path)
 
     assert status == 404
     assert headers["content-type"] == "application/json"
-    assert b"below /v1/" in body
+    assert json.loads(body)["error"]["code"] == "not_found"
     assert scene.sidecar.requests == []
     assert scene.provider.requests == []
 
 
 @pytest.mark.parametrize(
-    "path", ["/x/../v1//chat/completions", "/%761/chat/completions", "//v1/chat/completions"]
+    "path",
+    [
+        "/x/../v1//chat/completions",
+        "/%761/chat/completions",
+        "//v1/chat/completions",
+        "/v1/models/..;/chat/completions",
+    ],
 )
 def test_another_spelling_of_an_ai_path_does_not_slip_past_the_policy(scene: Scene, path: str) -> None:
     status, _, _ = scene.ask(path)
@@ -375,14 +451,81 @@ def test_another_spelling_of_an_ai_path_does_not_slip_past_the_policy(scene: Sce
     assert scene.provider.requests[0][0] == "/v1/chat/completions"
 
 
-def test_an_escaped_slash_is_refused(scene: Scene) -> None:
-    status, _, _ = scene.ask("/v1/chat%2fcompletions")
+ARN = "arn%3Aaws%3Abedrock%3Aus-east-1%3A123456789012%3Aapplication-inference-profile%2Fab12"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/model/{ARN}/converse",
+        f"/model/{ARN.lower().replace('%3a', ':')}/converse-stream",
+        "/model/us.anthropic.claude-sonnet-4-5-20250929-v1%3A0/invoke",
+        "/model/us.anthropic.claude-sonnet-4-5-20250929-v1:0/invoke",
+    ],
+)
+def test_the_name_of_a_bedrock_model_arrives_as_it_was_written(scene: Scene, path: str) -> None:
+    status, _, _ = scene.ask(path)
+    sent = scene.sidecar.requests[0].request_headers.headers.headers
+
+    assert status == 200
+    assert [header.raw_value.decode() for header in sent if header.key == ":path"] == [path]
+    assert scene.provider.requests[0][0] == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/chat%2fcompletions",
+        "/v1/x%2F..%2Fchat/completions",
+        "/v1/x%5C..%5Cchat/completions",
+        "/v1/chat/completions;x=1",
+        "/v1/models/..%3b/chat/completions",
+        "/v1/%252e%252e/chat/completions",
+        "/model/..%2Fv1%2Fchat/converse",
+        "/model/a%2F..%2F..%2Fv1/converse",
+        "/model/a%2F%2Fb/converse",
+        "/model/a%2F.%2Fb/converse",
+        "/model/%2Fb/converse",
+        "/model/b%2F/converse",
+        f"/model/{ARN}%2F../converse",
+        f"/model/{ARN}/converse%2F..",
+        f"/v1/models/{ARN}",
+    ],
+)
+def test_a_path_with_two_readings_is_refused(scene: Scene, path: str) -> None:
+    status, headers, body = scene.ask(path)
 
     assert status == 400
+    assert headers["content-type"] == "application/json"
+    assert json.loads(body)["error"]["code"] == "path_ambiguous"
+    assert scene.sidecar.requests == []
     assert scene.provider.requests == []
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/realtime"])
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1beta/openai/chat/completions", "/v1/chat/completions"),
+        ("/api/v1/chat/completions", "/v1/chat/completions"),
+        (
+            "/openai/deployments/mine/embeddings?api-version=2024-10-21",
+            "/v1/embeddings?api-version=2024-10-21",
+        ),
+        ("/openai/v1/responses", "/v1/responses"),
+        ("/openai/responses", "/v1/responses"),
+        ("/v1beta1/projects/p/locations/l/endpoints/openapi/chat/completions", "/v1/chat/completions"),
+    ],
+)
+def test_the_demo_provider_is_asked_for_openais_api_at_one_place(scene: Scene, path: str, asked: str) -> None:
+    status, _, _ = scene.ask(path)
+
+    assert status == 200
+    assert scene.provider.requests[0][0] == asked
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/realtime", "/openai/realtime", "/mcp", "/v1beta/x"]
+)
 def test_a_websocket_on_an_ai_path_is_refused_at_once(scene: Scene, path: str) -> None:
     upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
     status, headers, body = scene.ask(path, method="GET", body=None, headers=upgrade)
@@ -587,22 +730,20 @@ def test_a_sidecar_on_a_unix_socket_is_reached(tmp_path: Path) -> None:
 def test_real_providers_are_reached_as_themselves_with_their_keys(tmp_path: Path) -> None:
     """By TLS, name and path, and with a key that may change while Envoy runs."""
     seen = run_inside("tests.e2e.tls_native", tmp_path)
+    google = "generativelanguage.googleapis.com"
     asked = {
-        "openai": ("/v1/chat/completions", "api.openai.com", "authorization", "Bearer first-key"),
-        "anthropic": ("/v1/messages", "api.anthropic.com", "x-api-key", "first-key"),
-        "gemini": (
-            "/v1beta/openai/chat/completions",
-            "generativelanguage.googleapis.com",
-            "authorization",
-            "Bearer first-key",
-        ),
+        "openai": [("/v1/chat/completions", "api.openai.com", "authorization", "Bearer first-key")],
+        "anthropic": [("/v1/messages", "api.anthropic.com", "x-api-key", "first-key")],
+        "gemini": [
+            ("/v1beta/models/gemini-2.5-flash:generateContent", google, "x-goog-api-key", "first-key"),
+            ("/v1beta/openai/chat/completions", google, "authorization", "Bearer first-key"),
+        ],
     }
-    for name, (path, host, header, key) in asked.items():
-        got_path, got = seen[name]["got"]
-
+    for name, expected in asked.items():
         assert seen[name]["status"] == 200
-        assert (got_path, got["host"], got[header]) == (path, host, key)
-        assert "sk-of-a-caller" not in str(got)
+        for (path, host, header, key), (got_path, got) in zip(expected, seen[name]["got"], strict=True):
+            assert (got_path, got["host"], got[header]) == (path, host, key)
+            assert "sk-of-a-caller" not in str(got)
     assert seen["impostor"] == 503, "a provider with somebody else's certificate was believed"
 
 

@@ -12,10 +12,13 @@ from typing import Any
 
 import jinja2
 
-from extproc.envoy_config.replies import LOCAL_REPLIES, NO_UPGRADE_BODY, NOT_AI_BODY
+from extproc.envoy_config.replies import LOCAL_REPLIES, NO_UPGRADE_BODY, NOT_AI_BODY, TWO_READINGS_BODY
+from extproc.envoy_config.routes import AI_ROUTES, ESCAPED_ARN, TWO_READINGS, AIRoute
 from extproc.envoy_config.settings import (
     ANTHROPIC_CLUSTER,
+    GEMINI_CLUSTER,
     OPENAI_CLUSTER,
+    OTHER_CLUSTER,
     REAL_PROVIDERS,
     Endpoint,
     EnvoySettings,
@@ -32,7 +35,12 @@ TEMPLATES = jinja2.Environment(
 )
 
 # cluster -> the header that carries its key, and what stands before the key.
-KEY_HEADERS = {OPENAI_CLUSTER: ("authorization", "Bearer "), ANTHROPIC_CLUSTER: ("x-api-key", "")}
+KEY_HEADERS = {
+    OPENAI_CLUSTER: ("authorization", "Bearer "),
+    ANTHROPIC_CLUSTER: ("x-api-key", ""),
+    GEMINI_CLUSTER: ("x-goog-api-key", ""),
+    OTHER_CLUSTER: ("authorization", "Bearer "),
+}
 
 # What a caller may send and a provider must not get.
 REMOVED_HEADERS = (
@@ -49,22 +57,6 @@ REMOVED_HEADERS = (
     "x-envoy-internal",
 )
 
-# name, the path after /v1/, what else must match, cluster; the first match takes the request.
-AI_ROUTES = (
-    ("openai_chat", "path", "chat/completions", "", OPENAI_CLUSTER),
-    ("anthropic_messages", "path_separated_prefix", "messages", "", ANTHROPIC_CLUSTER),
-    (
-        "anthropic_models",
-        "path_separated_prefix",
-        "models",
-        ", headers: [{name: anthropic-version, present_match: true}]",
-        ANTHROPIC_CLUSTER,
-    ),
-    ("openai_models", "path_separated_prefix", "models", "", OPENAI_CLUSTER),
-    # Everything else is for the policies to judge, which refuse what they cannot classify.
-    ("ai_other", "prefix", "", "", OPENAI_CLUSTER),
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderCluster:
@@ -78,7 +70,7 @@ class ProviderCluster:
     key_prefix: str
     secret_path: str
     idle_timeout: str
-    path_prefix: str = "/v1/"
+    openai_prefix: str = "/v1/"
 
     @property
     def host(self) -> str:
@@ -99,6 +91,7 @@ def render_bootstrap(settings: EnvoySettings) -> str:
 
     """
     providers = _providers(settings)
+    by_cluster = {provider.cluster: provider for provider in providers}
     otlp = OtlpEndpoint.parse(settings.otlp_endpoint) if settings.otlp_endpoint else None
     return _render(
         "bootstrap.yaml.j2",
@@ -112,13 +105,16 @@ def render_bootstrap(settings: EnvoySettings) -> str:
             "cluster_type": otlp.endpoint.cluster_type,
         },
         providers=providers,
-        routes=_routes({provider.cluster: provider for provider in providers}),
+        escaped_arn=_route(ESCAPED_ARN, by_cluster),
+        routes=[_route(each, by_cluster) for each in AI_ROUTES],
+        two_readings=TWO_READINGS,
         demo_secrets=[provider.cluster for provider in providers if not provider.real],
         demo_key=settings.demo_provider_key,
         removed_headers=REMOVED_HEADERS,
         local_replies=[asdict(reply) for reply in LOCAL_REPLIES],
         no_upgrade_body=NO_UPGRADE_BODY,
         not_ai_body=NOT_AI_BODY,
+        two_readings_body=TWO_READINGS_BODY,
     )
 
 
@@ -159,7 +155,7 @@ def real_providers(upstreams: tuple[str, ...]) -> dict[str, RealProvider]:
     """The chosen providers by the cluster they take over.
 
     Raises:
-        SettingsInvalid: an unknown name, or two providers for one cluster.
+        SettingsInvalid: an unknown name, or one that comes twice.
 
     """
     chosen: dict[str, RealProvider] = {}
@@ -168,8 +164,11 @@ def real_providers(upstreams: tuple[str, ...]) -> dict[str, RealProvider]:
         if provider is None:
             raise SettingsInvalid(f"UPSTREAM={name!r} is unknown; known: {', '.join(sorted(REAL_PROVIDERS))}")
         if provider.cluster in chosen:
-            raise SettingsInvalid(f"UPSTREAM={name!r}: another provider already takes these routes")
+            raise SettingsInvalid(f"UPSTREAM={name!r} comes twice")
         chosen[provider.cluster] = provider
+    speakers = [provider for provider in chosen.values() if provider.openai_prefix]
+    if speakers:
+        chosen.setdefault(OPENAI_CLUSTER, speakers[0])
     return chosen
 
 
@@ -210,20 +209,25 @@ def _provider(cluster: str, real: RealProvider | None, settings: EnvoySettings) 
         secret_path=f"{settings.secrets_dir}/{cluster}.yaml",
         # The demo provider closes after five seconds, the real ones after a minute or more.
         idle_timeout="30s" if real else "4s",
-        path_prefix=real.path_prefix if real else "/v1/",
+        openai_prefix=real.openai_prefix if real else "/v1/",
     )
 
 
-def _routes(providers: dict[str, ProviderCluster]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "match": f"{{{kind}: /v1/{rest}{also}}}",
-            "cluster": cluster,
-            "real": providers[cluster].real,
-            "rewrite": (
-                "" if providers[cluster].path_prefix == "/v1/" else f"{providers[cluster].path_prefix}{rest}"
-            ),
-        }
-        for name, kind, rest, also, cluster in AI_ROUTES
-    ]
+def _route(route: AIRoute, providers: dict[str, ProviderCluster]) -> dict[str, Any]:
+    """A route as its template sees it, with the provider that speaks OpenAI's API at this base path."""
+    openai_prefix = providers[OPENAI_CLUSTER].openai_prefix
+    cluster, rewrite = route.cluster, ""
+    if route.openai_base and route.openai_base == openai_prefix:
+        cluster = OPENAI_CLUSTER
+    elif cluster == OPENAI_CLUSTER:
+        rewrite = f"prefix_rewrite: {json.dumps(openai_prefix + route.openai_rest)}"
+    elif route.rewrite:
+        pattern = json.dumps(route.rewrite)
+        rewrite = f"regex_rewrite: {{pattern: {{regex: {pattern}}}, substitution: /v1/}}"
+    return {
+        "name": route.name,
+        "match": f"{{{route.match}}}",
+        "cluster": cluster,
+        "real": providers[cluster].real,
+        "rewrite": rewrite,
+    }

@@ -80,5 +80,12 @@ def error_body(type_: str, code: str, message: str) -> str:
 
 NO_UPGRADE_BODY = error_body("invalid_request_error", "upgrade_not_supported", NO_UPGRADE)
 NOT_AI_BODY = error_body(
-    "not_found_error", "not_found", "This gateway serves AI APIs below /v1/ and nothing else."
+    "not_found_error",
+    "not_found",
+    "This gateway serves AI APIs at their providers' own paths, such as /v1/ and /v1beta/, and nothing else.",
+)
+TWO_READINGS_BODY = error_body(
+    "invalid_request_error",
+    "path_ambiguous",
+    "This path can be read in two ways. Send it without escaped slashes, backslashes and semicolons.",
 )

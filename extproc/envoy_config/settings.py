@@ -17,6 +17,8 @@ UsageMode = Literal["native", "stream"]
 
 OPENAI_CLUSTER = "provider_openai"
 ANTHROPIC_CLUSTER = "provider_anthropic"
+GEMINI_CLUSTER = "provider_gemini"
+OTHER_CLUSTER = "provider_other"  # every API that no real provider below takes
 
 # The key that the demo provider accepts; it opens nothing else.
 DEMO_PROVIDER_KEY = "sk-provider-demo"
@@ -71,24 +73,29 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealProvider:
-    """A provider on the internet that can stand in for the demo provider."""
+    """A provider on the internet that can stand in for the demo provider.
+
+    Some also speak OpenAI's API; they take its routes too where no provider of these was chosen.
+    """
 
     cluster: str  # whose traffic it takes
     host: str
     key_variable: str
-    path_prefix: str = "/v1/"  # what its OpenAI- or Anthropic-like API has in place of /v1/
+    openai_prefix: str = ""  # what its OpenAI-like API has in place of /v1/; empty: it has none
 
 
 REAL_PROVIDERS = {
-    "openai": RealProvider(cluster=OPENAI_CLUSTER, host="api.openai.com", key_variable="OPENAI_API_KEY"),
+    "openai": RealProvider(
+        cluster=OPENAI_CLUSTER, host="api.openai.com", key_variable="OPENAI_API_KEY", openai_prefix="/v1/"
+    ),
     "anthropic": RealProvider(
         cluster=ANTHROPIC_CLUSTER, host="api.anthropic.com", key_variable="ANTHROPIC_API_KEY"
     ),
     "gemini": RealProvider(
-        cluster=OPENAI_CLUSTER,
+        cluster=GEMINI_CLUSTER,
         host="generativelanguage.googleapis.com",
         key_variable="GEMINI_API_KEY",
-        path_prefix="/v1beta/openai/",
+        openai_prefix="/v1beta/openai/",
     ),
 }
 

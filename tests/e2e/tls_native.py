@@ -21,12 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from demo import child
-from extproc.envoy_config import EnvoySettings, render_bootstrap, secret_document
+from extproc.envoy_config import EnvoySettings, real_providers, render_bootstrap, secret_document
 from extproc.envoy_config.settings import REAL_PROVIDERS
 from tests.e2e import stand_ins
 from tests.e2e.gateway import Gateway, free_ports, gateway
 from tests.e2e.namespace import loopback_up, mount, write_hosts
 
+# What each is asked for; the first also with a changed key.
+PATHS = {
+    "openai": ("/v1/chat/completions",),
+    "anthropic": ("/v1/messages",),
+    "gemini": ("/v1beta/models/gemini-2.5-flash:generateContent", "/v1/chat/completions"),
+}
 NAMES = [provider.host for provider in REAL_PROVIDERS.values()]
 
 
@@ -51,12 +57,15 @@ def main(scratch: Path) -> None:
 def visit(name: str, scratch: Path, sidecar_port: int, state: stand_ins.Provider) -> dict[str, Any]:
     """Ask one provider, then change its key while Envoy runs; returns what it got at first."""
     cluster = REAL_PROVIDERS[name].cluster
-    path = "/v1/messages" if name == "anthropic" else "/v1/chat/completions"
+    path, *also = PATHS[name]
     secret = scratch / f"{cluster}.yaml"
-    secret.write_text(secret_document(cluster, "first-key"))
+    for taken in real_providers((name,)):
+        (scratch / f"{taken}.yaml").write_text(secret_document(taken, "first-key"))
     with gateway_to(name, scratch, sidecar_port) as envoy:
-        status = ask(envoy.port, path)
-        got = state.requests[-1]
+        got = []
+        for each in (path, *also):
+            status = ask(envoy.port, each)
+            got.append(state.requests[-1])
         draft = scratch / "draft.yaml"
         draft.write_text(secret_document(cluster, "second-key"))
         draft.replace(secret)
