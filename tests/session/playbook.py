@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from extproc.decision import Decision, Settlement
+from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
 from extproc.model import RequestHead, Source
 from extproc.policy import policyset
@@ -90,12 +91,13 @@ class Playbook:
     now_ns: int = START_NS
     decision_id: str = "decision-1"
     holds: tuple[type, ...] = ()
+    prices: Prices = field(default_factory=Prices)
 
     def __post_init__(self) -> None:
         self.session = Session(
             self.policies,
             decision_id=self.decision_id,
-            settings=SessionSettings(native_usage=self.native_usage),
+            settings=SessionSettings(native_usage=self.native_usage, prices=self.prices),
         )
         self.said: Said = []
         self.held: list[Action] = []
