@@ -25,8 +25,9 @@ from extproc.errors import AIPolicyError
 START_S = 60.0
 DRAIN_S = 10.0  # for answers that still stream when everything is to end
 
-# What the sample requests ask a real provider for.
+# What the sample requests ask for where no provider of OpenAI's models answers them.
 SAMPLE_MODELS = {"gemini": "gemini-2.5-flash"}
+DEFAULT_MODEL = "gpt-4o-mini"
 
 # Keys of real providers are for Envoy alone, which reads files.
 KEY_VARIABLES = frozenset(provider.key_variable for provider in REAL_PROVIDERS.values())
@@ -116,7 +117,8 @@ class Stack:
 def announcement(plan: Plan) -> str:
     """What is printed when everything is up."""
     url = f"http://{HOST}:{plan.gateway_port}"
-    model = next((SAMPLE_MODELS[name] for name in plan.upstreams if name in SAMPLE_MODELS), "gpt-4o-mini")
+    others = () if "openai" in plan.upstreams else plan.upstreams
+    model = next((SAMPLE_MODELS[name] for name in others if name in SAMPLE_MODELS), DEFAULT_MODEL)
     provider = ", ".join(plan.upstreams) or "demo"
     return f"""ready
   gateway        {url}  (provider: {provider}, usage: {plan.usage})

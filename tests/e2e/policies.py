@@ -39,8 +39,8 @@ metadata: {{name: callers}}
 spec:
   anonymous: deny
   sources:
-  - apiKey: {{header: authorization, scheme: Bearer}}
-  - apiKey: {{header: x-api-key}}
+  - apiKey: {{}}
+  - apiKey: {{query: key}}
 ---
 apiVersion: ai-policy/v1
 kind: AccessRule
@@ -49,7 +49,9 @@ spec:
   effect: allow
   match: >-
     request.operation == "control" || request.model.startsWith("gpt-") ||
-    request.model.startsWith("claude-")
+    request.model.startsWith("claude-") || request.model.startsWith("text-embedding-3-") ||
+    request.model.startsWith("gemini-") || request.model.startsWith("us.amazon.nova-") ||
+    request.model.startsWith("llama3") || request.model.startsWith("command-")
 ---
 apiVersion: ai-policy/v1
 kind: AccessRule

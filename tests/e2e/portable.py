@@ -17,6 +17,17 @@ ROUTER = {
 UPGRADES = [{"upgrade_type": "websocket"}]
 
 
+# name, path, the header that carries the provider's key, its value
+ROUTES = (
+    ("anthropic", "/v1/messages", "x-api-key", "{key}"),
+    ("openai", "/v1/", "authorization", "Bearer {key}"),
+    ("gemini", "/v1beta/", "x-goog-api-key", "{key}"),
+    ("bedrock", "/model/", "authorization", "Bearer {key}"),
+    ("cohere", "/v2/", "authorization", "Bearer {key}"),
+    ("ollama", "/api/", "authorization", "Bearer {key}"),
+)
+
+
 def render_portable_bootstrap(settings: EnvoySettings, snippet: str) -> str:
     """A minimal bootstrap around the snippet; of `settings` only addresses, key and access log count."""
     parts = yaml.safe_load(snippet)
@@ -38,9 +49,9 @@ def render_portable_bootstrap(settings: EnvoySettings, snippet: str) -> str:
                     "request_headers_to_remove": parts["request_headers_to_remove"],
                     "routes": [
                         *base,
-                        _route(own, "anthropic", "/v1/messages", "x-api-key", settings.demo_provider_key),
-                        _route(
-                            own, "openai", "/v1/", "authorization", f"Bearer {settings.demo_provider_key}"
+                        *(
+                            _route(own, *line, value.format(key=settings.demo_provider_key))
+                            for *line, value in ROUTES
                         ),
                     ],
                 }
@@ -71,12 +82,15 @@ def render_portable_bootstrap(settings: EnvoySettings, snippet: str) -> str:
 
 def _route(own: dict[str, Any], name: str, prefix: str, header: str, value: str) -> dict[str, Any]:
     """The snippet's route, as its operator would adapt it."""
-    key = {"header": {"key": header, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    credential = {
+        "header": {"key": header, "value": value},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
     return own | {
         "name": name,
         "match": {"prefix": prefix},
         "route": own["route"] | {"cluster": "provider"},
-        "request_headers_to_add": [key],
+        "request_headers_to_add": [credential],
     }
 
 
