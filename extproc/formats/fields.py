@@ -7,6 +7,7 @@ nothing is coerced here. Messages name the JSON pointer, never the value.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from extproc.decision import Reason
@@ -122,8 +123,14 @@ def objects(body: JSON, key: str, at: str = "") -> Iterator[tuple[str, JSON]]:
 def check_case(body: JSON, known: frozenset[str], at: str) -> None:
     """Refuse keys that differ only in case from a known one: some upstreams would read them."""
     for key in body:
-        if key not in known and (fold := key.casefold()) in known:
-            raise wrong(at, f"has a key that differs from {fold} only in case")
+        if key not in known and (spelled := _spelled(known).get(key.casefold())):
+            raise wrong(at, f"has a key that differs from {spelled} only in case")
+
+
+@cache
+def _spelled(known: frozenset[str]) -> JSON:
+    """How each known key is spelled, by its spelling without case."""
+    return {key.casefold(): key for key in known}
 
 
 def model(body: JSON, call: Call) -> str:

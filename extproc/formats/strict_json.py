@@ -33,8 +33,16 @@ KNOWN_FIELDS = frozenset(
         *("max_output_tokens", "temperature", "tools", "functions", "mcp_servers", "web_search_options"),
         *("user", "safety_identifier", "metadata", "response_format", "thinking", "reasoning"),
         *("previous_response_id", "conversation", "container"),
+        # Bedrock, SageMaker and text-generation-inference
+        *("inferenceConfig", "toolConfig", "additionalModelRequestFields", "promptVariables"),
+        *("requestMetadata", "outputConfig", "anthropic_version", "schemaVersion", "max_tokens_to_sample"),
+        *("max_gen_len", "maxTokens", "numResults", "num_generations", "num_images", "images"),
+        *("inputText", "inputImage", "textGenerationConfig", "imageGenerationConfig", "taskType"),
+        *("message", "chat_history", "preamble", "documents", "query", "texts", "inputs", "input_type"),
+        *("text_prompts", "negative_prompt", "parameters"),
     }
 )
+_SPELLED = {name.casefold(): name for name in KNOWN_FIELDS}
 
 _MAYBE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
@@ -124,12 +132,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_case(members: dict[str, Any]) -> None:
     folded: set[str] = set()
     for key in members:
-        if not key.isascii() or not key.islower():
-            fold = key.casefold()
-            if fold in KNOWN_FIELDS and key not in KNOWN_FIELDS:
-                raise malformed(f"has a key that differs from {fold} only in case")
-        else:
-            fold = key
+        fold = key.casefold()
+        if key not in KNOWN_FIELDS and (spelled := _SPELLED.get(fold)):
+            raise malformed(f"has a key that differs from {spelled} only in case")
         if fold in folded:
             raise malformed(f"has keys that differ only in case: {_named(fold)}")
         folded.add(fold)
