@@ -50,8 +50,8 @@ def render_portable_bootstrap(settings: EnvoySettings, snippet: str) -> str:
                     "routes": [
                         *base,
                         *(
-                            _route(own, *line, value.format(key=settings.demo_provider_key))
-                            for *line, value in ROUTES
+                            _route(own, name, prefix, header, value.format(key=settings.demo_provider_key))
+                            for name, prefix, header, value in ROUTES
                         ),
                     ],
                 }
