@@ -16,6 +16,7 @@ from extproc.formats.base import AnswerReader
 from extproc.formats.body import MAX_ANSWER_BYTES
 from extproc.formats.event_stream import CONTENT_TYPE as EVENT_STREAM
 from extproc.formats.event_stream import EventStreamParser
+from extproc.formats.ndjson import LineParser
 from extproc.formats.sse import SSEEvent, SSEParser
 from extproc.model import Observation, Usage
 
@@ -187,8 +188,16 @@ class EventAnswer:
             self._dialect.read_event(event, self._tally)
 
 
+def _line_answer(dialect: Dialect) -> AnswerReader:
+    return EventAnswer(dialect, LineParser())
+
+
 _READERS: Mapping[str, Callable[[Dialect], AnswerReader]] = MappingProxyType(
     {
+        "application/x-ndjson": _line_answer,
+        "application/ndjson": _line_answer,
+        "application/jsonl": _line_answer,
+        "application/stream+json": _line_answer,
         "text/event-stream": EventAnswer,
         EVENT_STREAM: lambda dialect: EventAnswer(dialect, EventStreamParser()),
     }
