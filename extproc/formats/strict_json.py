@@ -40,6 +40,17 @@ KNOWN_FIELDS = frozenset(
         *("inputText", "inputImage", "textGenerationConfig", "imageGenerationConfig", "taskType"),
         *("message", "chat_history", "preamble", "documents", "query", "texts", "inputs", "input_type"),
         *("text_prompts", "negative_prompt", "parameters"),
+        # Cohere
+        *("connectors", "conversation_id", "text", "examples", "tool_results", "preset"),
+        *("additional_command", "tokens"),
+        # Mistral, and vLLM's own paths
+        *("document", "agent_id", "agent", "completion_args", "data", "token_ids", "sampling_params"),
+        *("text_1", "text_2", "queries"),
+        # Ollama
+        *("options", "format", "suffix", "template", "context", "name", "source", "destination", "from"),
+        *("modelfile", "dimensions"),
+        # MCP, Anthropic's batches and old completions, watsonx, Replicate
+        *("jsonrpc", "id", "method", "params", "result", "error", "requests", "model_id", "version"),
     }
 )
 _SPELLED = {name.casefold(): name for name in KNOWN_FIELDS}
