@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from extproc.decision import Reason
-from extproc.errors import RequestRefused
 from extproc.formats import FORMATS
 from extproc.formats.base import CONTROL, BodyKind, Call, RequestLine, WireFormat
 from extproc.formats.providers import KNOWN, Provider
@@ -137,15 +135,6 @@ def _parameters(query: str) -> Mapping[str, str] | None:
 def _without_port(host: str) -> str:
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdigit() else host
-
-
-def refused_parameter(name: str) -> RequestRefused:
-    """A 400 for a query parameter that changes how a call or its answer is read."""
-    return RequestRefused(
-        status=400,
-        code=Reason.UNCLASSIFIED,
-        message=f"The query parameter {name} changes how this call is read and is not accepted here.",
-    )
 
 
 def dialect(head: RequestHead) -> WireFormat:

@@ -32,6 +32,15 @@ def not_this_call(what: str) -> RequestRefused:
     return RequestRefused(status=400, code=Reason.UNCLASSIFIED, message=f"{what}.")
 
 
+def refused_parameter(name: str) -> RequestRefused:
+    """A 400 for a query parameter that changes how a call or its answer is read."""
+    return RequestRefused(
+        status=400,
+        code=Reason.UNCLASSIFIED,
+        message=f"The query parameter {name} changes how this call is read and is not accepted here.",
+    )
+
+
 def wrong(pointer: str, what: str) -> RequestRefused:
     """A 400 that says which field must be what."""
     return RequestRefused(status=400, code=Reason.BODY_MALFORMED, message=f"{pointer} {what}.")
