@@ -188,6 +188,15 @@ def test_clients_are_told_when_to_come_back_or_not_to(
         assert (told.get("retry-after"), told.get("retry-after-ms"), told.get("x-should-retry")) == headers
 
 
+def strings(value: Any) -> Iterator[str]:
+    """Every string of a JSON body: dialects keep their message in different places."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from strings(inner)
+
+
 @given(st.text(), st.text(min_size=1))
 def test_any_text_makes_a_reply_that_http_and_json_can_carry(message: str, decision_id: str) -> None:
     for wire_format in FORMATS.values():
@@ -195,7 +204,7 @@ def test_any_text_makes_a_reply_that_http_and_json_can_carry(message: str, decis
             denial(403, Reason.ACCESS_DENIED, message=message, decision_id=decision_id)
         )
         assert reply.body.isascii()
-        assert json.loads(reply.body)["error"]["message"] == f"{message} (decision {decision_id})"
+        assert f"{message} (decision {decision_id})" in strings(json.loads(reply.body))
         assert all(name == name.lower() for name in reply.headers)
         assert all(value.isascii() and value.isprintable() for value in reply.headers.values())
 
