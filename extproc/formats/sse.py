@@ -21,6 +21,8 @@ _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 # Atomic, so that CRLF is never taken for two line ends.
 _BLOCK_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+# Where that may begin; the engine finds it twice as fast in the megabytes of an image.
+_TWO_ENDS = re.compile(rb"[\r\n][\r\n]")
 _LONGEST_BLOCK_END = 4
 _NO_OBJECT = re.compile(rb"data: ?[^ {\r\n]")
 
@@ -64,6 +66,7 @@ class _Blocks:
         self._searched = 0
         self._left = 0  # how much of the buffer is out already, and kept only to find the block's end
         self._is_first = True
+        self._has_cr = False  # without any, a block ends with LF LF, which is found at once
         self._is_oversized = False  # the current block's beginning has already left
 
     @property
@@ -72,6 +75,7 @@ class _Blocks:
 
     def feed(self, data: bytes, *, is_last: bool = False) -> list[_Piece]:
         self._buffer += data
+        self._has_cr = self._has_cr or b"\r" in data
         pieces: list[_Piece] = []
         start = 0
         while (end := self._block_end(start, is_last=is_last)) is not None:
@@ -101,7 +105,8 @@ class _Blocks:
         self._left = max(0, self._left - end)
 
     def _piece(self, start: int, end: int, kind: _Kind) -> _Piece:
-        return _Piece(bytes(self._buffer[max(start, self._left) : end]), kind, self._is_first)
+        with memoryview(self._buffer) as buffer:
+            return _Piece(bytes(buffer[max(start, self._left) : end]), kind, self._is_first)
 
     def _block_end(self, start: int, *, is_last: bool) -> int | None:
         if not self._is_oversized:
@@ -110,8 +115,20 @@ class _Blocks:
                 content += len(_BOM)
             if blank := _LINE_END.match(self._buffer, content):
                 return self._settled(blank.end(), is_last=is_last)
-        match = _BLOCK_END.search(self._buffer, max(start, self._searched))
-        return self._settled(match.end(), is_last=is_last) if match else None
+        found = self._two_ends(max(start, self._searched))
+        return None if found is None else self._settled(found, is_last=is_last)
+
+    def _two_ends(self, at: int) -> int | None:
+        if not self._has_cr:
+            found = self._buffer.find(b"\n\n", at)
+            return None if found < 0 else found + 2
+        if self._buffer.find(b"\n", at) < 0 and self._buffer.find(b"\r", at) < 0:
+            return None
+        while pair := _TWO_ENDS.search(self._buffer, at):
+            if block_end := _BLOCK_END.match(self._buffer, pair.start()):
+                return block_end.end()
+            at = pair.start() + 1
+        return None
 
     def _settled(self, end: int, *, is_last: bool) -> int | None:
         """A CR at the very end may be half of a CRLF: then the block has not ended yet."""
@@ -123,7 +140,8 @@ def parse_block(block: bytes) -> SSEEvent | None:
     """The event of one block, or None for comments, blank lines and blocks without data."""
     data: list[bytes] = []
     event = ""
-    for line in _LINE_END.split(block):
+    lines = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in block else block
+    for line in lines.split(b"\n"):
         name, _, value = line.partition(b":")
         if name == b"data":
             data.append(value.removeprefix(b" "))
