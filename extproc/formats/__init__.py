@@ -12,10 +12,22 @@ from types import MappingProxyType
 
 from extproc.formats.anthropic_messages import AnthropicMessages
 from extproc.formats.base import WireFormat
+from extproc.formats.openai_assistants import OpenAIAssistants
 from extproc.formats.openai_chat import OpenAIChat
+from extproc.formats.openai_completions import OpenAICompletions
+from extproc.formats.openai_embeddings import OpenAIEmbeddings
+from extproc.formats.openai_moderations import OpenAIModerations
+from extproc.formats.openai_responses import OpenAIResponses
+from extproc.formats.rerank import Rerank
 
 _ALL: tuple[WireFormat, ...] = (
     OpenAIChat(),
+    OpenAICompletions(),
+    OpenAIResponses(),
+    OpenAIEmbeddings(),
+    OpenAIModerations(),
+    OpenAIAssistants(),
+    Rerank(),
     AnthropicMessages(),
 )
 

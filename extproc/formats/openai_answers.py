@@ -1,12 +1,13 @@
-"""Usage, text and endings of OpenAI chat answers, and of the many servers that imitate them.
+"""Usage, text and endings of OpenAI's chats and completions, and of the many that imitate them.
 
-Floor 1, pure. Sources: openai-python `types/chat`, recorded answers of OpenAI, Azure, Groq,
-DeepSeek, Mistral, vLLM and xAI.
+Floor 1, pure. Sources: openai-python `types/chat`, `types/completion`, `types/completion_usage`;
+recorded answers of OpenAI, Azure, Groq, DeepSeek, Mistral, vLLM, Voyage and xAI; Perplexity's guide.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
@@ -18,8 +19,8 @@ _DONE = b"[DONE]"
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
-class OpenAIChatAnswers:
-    """Reads `chat.completion` objects and `chat.completion.chunk` events."""
+class OpenAIAnswers:
+    """Reads `chat.completion` and `text_completion` objects, and the chunks of both."""
 
     def read_whole(self, body: JSON, tally: Tally) -> None:
         """Take a whole answer, or the error in its place."""
@@ -43,6 +44,7 @@ class OpenAIChatAnswers:
             number = index if type(index) is int else position
             reason = word(choice.get("finish_reason")) or tally.finish_reasons.get(number, "")
             tally.finish_reasons[number] = reason
+            tally.say((number, "text"), choice.get("text"))
             _say(tally, number, as_object(choice.get(part)))
         # Groq's streams report beside the standard place.
         reported = as_object(body.get("usage")) or as_object(as_object(body.get("x_groq")).get("usage"))
@@ -73,25 +75,90 @@ def _say_content(tally: Tally, choice: int, content: Any) -> None:
             tally.say((choice, "thinking"), thought.get("text"))
 
 
+class InputAnswers:
+    """Reads answers to which nothing is generated: embeddings, scores, verdicts."""
+
+    def read_whole(self, body: JSON, tally: Tally) -> None:
+        """Take a whole answer, or the error in its place."""
+        if body.get("error"):
+            tally.fail(body["error"])
+        tally.name(model=body.get("model"), response_id=body.get("id"))
+        tally.usage = _read_input_usage(body)
+
+    def read_event(self, event: SSEEvent, tally: Tally) -> None:
+        """These APIs have no streams; one would be read as whole answers."""
+        self.read_whole(event_object(event.data), tally)
+
+
+def _read_input_usage(body: JSON) -> Usage | None:
+    """Voyage and Jina have totals alone; rerankers after Cohere's model report in `meta`."""
+    usage, meta = as_object(body.get("usage")), as_object(body.get("meta"))
+    counts = (
+        usage.get("prompt_tokens"),
+        usage.get("input_tokens"),
+        usage.get("total_tokens"),
+        as_object(meta.get("billed_units")).get("input_tokens"),
+        as_object(meta.get("tokens")).get("input_tokens"),
+    )
+    known = [count for count in map(tokens, counts) if count is not None]
+    if not known:
+        return None
+    return Usage(input_tokens=known[0], output_tokens=tokens(usage.get("completion_tokens")) or 0)
+
+
 def read_usage(usage: JSON) -> Usage | None:
-    """A `usage` object in inclusive counts; None where it has neither total."""
-    prompt, completion = tokens(usage.get("prompt_tokens")), tokens(usage.get("completion_tokens"))
+    """A `usage` object in inclusive counts; None where it has neither total.
+
+    Chat says prompt and completion where Responses says input and output.
+    """
+    prompt = _first(usage, "prompt_tokens", "input_tokens")
+    completion = _first(usage, "completion_tokens", "output_tokens")
     if prompt is None and completion is None:
         return None
     total = tokens(usage.get("total_tokens"))
     # xAI leaves reasoning out of completion_tokens but not out of the total.
     if total is not None and prompt is not None and total - prompt > (completion or 0):
         completion = total - prompt
-    input_details = as_object(usage.get("prompt_tokens_details"))
-    output_details = as_object(usage.get("completion_tokens_details"))
-    cached = tokens(input_details.get("cached_tokens"))
-    return Usage(
+    into, out_of = _details(usage, _INPUT_DETAILS), _details(usage, _OUTPUT_DETAILS)
+    cached = tokens(into.get("cached_tokens"))
+    reasoning = tokens(out_of.get("reasoning_tokens"))
+    found = Usage(
         input_tokens=prompt,
         output_tokens=completion,
-        # DeepSeek's own field says the same beside the details, or instead of them.
-        cache_read_input_tokens=tokens(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
-        cache_creation_input_tokens=tokens(input_details.get("cache_write_tokens")),
-        reasoning_output_tokens=tokens(output_details.get("reasoning_tokens")),
+        # Where the details are missing, others say the same beside them.
+        cache_read_input_tokens=_first(usage, *_CACHED) if cached is None else cached,
+        cache_creation_input_tokens=tokens(into.get("cache_write_tokens")),
+        audio_input_tokens=tokens(into.get("audio_tokens")),
+        image_input_tokens=tokens(into.get("image_tokens")),
+        reasoning_output_tokens=tokens(usage.get("reasoning_tokens")) if reasoning is None else reasoning,
+        audio_output_tokens=tokens(out_of.get("audio_tokens")),
+        image_output_tokens=tokens(out_of.get("image_tokens")),
+    )
+    return _with_citations(found, tokens(usage.get("citation_tokens")))
+
+
+_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "prompt_token_details")
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
+_CACHED = ("prompt_cache_hit_tokens", "cached_tokens")  # DeepSeek; Together and Moonshot
+
+
+def _details(usage: JSON, names: tuple[str, ...]) -> JSON:
+    return next((found for name in names if (found := as_object(usage.get(name)))), {})
+
+
+def _first(usage: JSON, *names: str) -> int | None:
+    return next((count for name in names if (count := tokens(usage.get(name))) is not None), None)
+
+
+def _with_citations(usage: Usage, citations: int | None) -> Usage:
+    """Perplexity's deep research bills what it cited and how it reasoned beside the totals."""
+    if citations is None:
+        return usage
+    return replace(
+        usage,
+        input_tokens=(usage.input_tokens or 0) + citations,
+        output_tokens=(usage.output_tokens or 0) + (usage.reasoning_output_tokens or 0),
+        tool_input_tokens=citations,
     )
 
 

@@ -1,17 +1,19 @@
 """How OpenAI's APIs answer a denial and show limits; every format with its error body uses this.
 
-Floor 1, pure. Sources: captured 429 answers of the API; error codes guide, read 2026-08.
+Floor 1, pure. Sources: captured 429 answers of OpenAI and OpenRouter; error codes guide, read
+2026-08; Mistral's error objects.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from extproc.decision import Denial, LimitState, Reason, Unit
 from extproc.formats.advice import denial_headers, duration, remaining, tightest, told
-from extproc.formats.base import Reply
+from extproc.formats.base import JSON, Call, Reply
 
 # The dialect has one name for tokens, whichever way they flow.
 _HEADER_NAMES: Mapping[Unit, str] = MappingProxyType(
@@ -34,15 +36,46 @@ _CODES: Mapping[Reason, str] = MappingProxyType(
     }
 )
 _TOO_MANY_REQUESTS = 429
+_MS = 1000
 
 
-def render_denial(denial: Denial, _provider: str = "") -> Reply:
+class OpenAIFormat:
+    """What the formats of OpenAI's APIs have in common; each adds how it is claimed and read."""
+
+    provider = "openai"
+
+    def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
+        """None: answers report usage unasked, or not at all."""
+        return None
+
+    def is_usage_chunk(self, _event_data: bytes) -> bool:
+        """False: no event is there only for its usage."""
+        return False
+
+    def render_denial(self, denial: Denial, provider: str = "") -> Reply:
+        """An OpenAI error, as `provider` writes it."""
+        return render_denial(denial, provider)
+
+    def limit_headers(self, limits: tuple[LimitState, ...], now_s: float) -> Mapping[str, str]:
+        """`x-ratelimit-*`."""
+        return limit_headers(limits, now_s)
+
+
+def render_denial(denial: Denial, provider: str = "") -> Reply:
     """The reply from which OpenAI's SDKs raise the exception of `denial.status`."""
-    is_limit = denial.status == _TOO_MANY_REQUESTS
     headers = denial_headers(denial)
-    if is_limit and denial.limit is not None:
-        headers |= limit_headers((denial.limit,), 0)
-    error: dict[str, object] = {
+    if denial.status == _TOO_MANY_REQUESTS and denial.limit is not None:
+        headers |= _limit_headers((denial.limit,), _RESETS.get(provider, duration))
+    error = _error(denial)
+    if "retry-after" in headers:
+        error["retry_after"] = int(headers["retry-after"])
+    body = _BODIES.get(provider, _openai_body)(denial, error)
+    return Reply(status=denial.status, headers=headers, body=json.dumps(body).encode())
+
+
+def _error(denial: Denial) -> dict[str, object]:
+    is_limit = denial.status == _TOO_MANY_REQUESTS
+    return {
         "message": told(denial),
         "type": _limit_type(denial) if is_limit else _error_type(denial.status),
         "param": None,
@@ -50,9 +83,6 @@ def render_denial(denial: Denial, _provider: str = "") -> Reply:
         "reason": str(denial.reason),
         "decision_id": denial.decision_id,
     }
-    if "retry-after" in headers:
-        error["retry_after"] = int(headers["retry-after"])
-    return Reply(status=denial.status, headers=headers, body=json.dumps({"error": error}).encode())
 
 
 def _limit_type(denial: Denial) -> str:
@@ -63,11 +93,42 @@ def _error_type(status: int) -> str:
     return "server_error" if status >= _SERVER_ERRORS else _ERROR_TYPES.get(status, "invalid_request_error")
 
 
+def _openai_body(_denial: Denial, error: dict[str, object]) -> dict[str, object]:
+    return {"error": error}
+
+
+def _openrouter_body(denial: Denial, error: dict[str, object]) -> dict[str, object]:
+    """Its code is the status, as a number; whatever else there is to say is metadata."""
+    message = error.pop("message")
+    return {"error": {"code": denial.status, "message": message, "metadata": error}, "user_id": None}
+
+
+def _mistral_body(_denial: Denial, error: dict[str, object]) -> dict[str, object]:
+    """Its error is the body itself."""
+    return {"object": "error", **error}
+
+
+_BODIES: Mapping[str, Callable[[Denial, dict[str, object]], dict[str, object]]] = MappingProxyType(
+    {"openrouter": _openrouter_body, "mistral_ai": _mistral_body}
+)
+
+
 def limit_headers(limits: tuple[LimitState, ...], _now_s: float) -> Mapping[str, str]:
     """`x-ratelimit-*` of the tightest limit of requests and of tokens; resets are durations."""
+    return _limit_headers(limits, duration)
+
+
+def _limit_headers(limits: tuple[LimitState, ...], reset: Callable[[int], str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for name, limit in tightest(limits, _HEADER_NAMES).items():
         headers[f"x-ratelimit-limit-{name}"] = str(limit.limit)
         headers[f"x-ratelimit-remaining-{name}"] = remaining(limit)
-        headers[f"x-ratelimit-reset-{name}"] = duration(limit.reset_ms)
+        headers[f"x-ratelimit-reset-{name}"] = reset(limit.reset_ms)
     return headers
+
+
+def _whole_seconds(ms: int) -> str:
+    return str(max(0, math.ceil(ms / _MS)))
+
+
+_RESETS: Mapping[str, Callable[[int], str]] = MappingProxyType({"azure.ai.openai": _whole_seconds})

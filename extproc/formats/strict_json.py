@@ -33,6 +33,10 @@ KNOWN_FIELDS = frozenset(
         *("max_output_tokens", "temperature", "tools", "functions", "mcp_servers", "web_search_options"),
         *("user", "safety_identifier", "metadata", "response_format", "thinking", "reasoning"),
         *("previous_response_id", "conversation", "container"),
+        *("suffix", "prompt_embeds", "text", "moderation", "items", "inputs", "preset", "plugins"),
+        *("search_parameters", "data_sources", "query", "queries", "documents", "data_1", "data_2"),
+        *("text_1", "text_2", "assistant_id", "additional_instructions", "additional_messages"),
+        *("thread", "tool_outputs", "content", "role"),
         # Bedrock, SageMaker and text-generation-inference
         *("inferenceConfig", "toolConfig", "additionalModelRequestFields", "promptVariables"),
         *("requestMetadata", "outputConfig", "anthropic_version", "schemaVersion", "max_tokens_to_sample"),
