@@ -12,6 +12,8 @@ from types import MappingProxyType
 
 from extproc.formats.anthropic_messages import AnthropicMessages
 from extproc.formats.base import WireFormat
+from extproc.formats.gemini import Gemini
+from extproc.formats.gemini_interactions import GeminiInteractions
 from extproc.formats.openai_assistants import OpenAIAssistants
 from extproc.formats.openai_chat import OpenAIChat
 from extproc.formats.openai_completions import OpenAICompletions
@@ -19,6 +21,9 @@ from extproc.formats.openai_embeddings import OpenAIEmbeddings
 from extproc.formats.openai_moderations import OpenAIModerations
 from extproc.formats.openai_responses import OpenAIResponses
 from extproc.formats.rerank import Rerank
+from extproc.formats.vertex import Vertex
+from extproc.formats.vertex_anthropic import VertexAnthropic
+from extproc.formats.vertex_openai import VertexOpenAI
 
 _ALL: tuple[WireFormat, ...] = (
     OpenAIChat(),
@@ -29,6 +34,11 @@ _ALL: tuple[WireFormat, ...] = (
     OpenAIAssistants(),
     Rerank(),
     AnthropicMessages(),
+    Gemini(),
+    GeminiInteractions(),
+    Vertex(),
+    VertexAnthropic(),
+    VertexOpenAI(),
 )
 
 FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})

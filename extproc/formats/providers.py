@@ -68,7 +68,10 @@ def _at(name: str, host: str, *bases: str, formats: tuple[str, ...] = COMPATIBLE
 
 _AZURE_HOSTS = "*.openai.azure.com *.cognitiveservices.azure.com *.services.ai.azure.com *.azure-api.net"
 _AZURE_DEPLOYMENT = "/openai/deployments/{model}"
+_VERTEX_HOSTS = "*aiplatform.googleapis.com aiplatform.*.rep.googleapis.com"
 _OPENAPI = "/*/projects/*/locations/*/endpoints/openapi"  # Vertex's OpenAI endpoint, any version
+_VERTEX_ENDPOINT = "/*/projects/*/locations/*/endpoints/{model}"  # an open model that a project deployed
+_VERTEX = ("vertex", "vertex_anthropic", "vertex_openai")
 
 # The first that matches and whose formats claim the line decides; those with hosts come first.
 KNOWN: tuple[Provider, ...] = (
@@ -83,8 +86,9 @@ KNOWN: tuple[Provider, ...] = (
         "",
         formats=("gemini", "gemini_interactions"),
     ),
-    *_at("gcp.vertex_ai", "*aiplatform.googleapis.com", _OPENAPI, formats=OPENAI),
-    *_at("gcp.vertex_ai", "*aiplatform.googleapis.com", "", formats=("vertex", "vertex_anthropic")),
+    *_at("gcp.vertex_ai", _VERTEX_HOSTS, _OPENAPI, formats=OPENAI),
+    *_at("gcp.vertex_ai", _VERTEX_HOSTS, "", formats=(*_VERTEX, "gemini_interactions")),
+    *_at("gcp.vertex_ai", _VERTEX_HOSTS, _VERTEX_ENDPOINT, formats=("openai_chat",)),
     *_at(
         "aws.bedrock",
         "bedrock-runtime*.amazonaws.com *.bedrock-runtime.*.amazonaws.com",
@@ -113,13 +117,13 @@ KNOWN: tuple[Provider, ...] = (
     *_at("hugging_face", "*.endpoints.huggingface.cloud", "", formats=("tgi",)),
     *_at("hugging_face", "router.huggingface.co *.endpoints.huggingface.cloud", "/v1"),
     # Whatever the host: a gateway has one name of its own.
+    # Before OpenAI's lists of models and files, which Gemini claims where the caller shows Google's key.
+    Provider(formats=("gemini",)),
     Provider(base_path="/v1", formats=COMPATIBLE),
     Provider(
         formats=(
-            "gemini",
             "gemini_interactions",
-            "vertex",
-            "vertex_anthropic",
+            *_VERTEX,
             "bedrock_converse",
             "bedrock_invoke",
             "cohere_v2",
