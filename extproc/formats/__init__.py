@@ -12,6 +12,8 @@ from types import MappingProxyType
 
 from extproc.formats.anthropic_messages import AnthropicMessages
 from extproc.formats.base import WireFormat
+from extproc.formats.cohere_v1 import CohereV1
+from extproc.formats.cohere_v2 import CohereV2
 from extproc.formats.gemini import Gemini
 from extproc.formats.gemini_interactions import GeminiInteractions
 from extproc.formats.openai_assistants import OpenAIAssistants
@@ -39,6 +41,8 @@ _ALL: tuple[WireFormat, ...] = (
     Vertex(),
     VertexAnthropic(),
     VertexOpenAI(),
+    CohereV1(),
+    CohereV2(),
 )
 
 FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})

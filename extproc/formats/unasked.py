@@ -1,0 +1,27 @@
+"""What formats share whose answers report usage without being asked, and whose limits are not in headers.
+
+Floor 1, pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from extproc.decision import LimitState
+from extproc.formats.base import JSON, Call
+
+
+class Unasked:
+    """The part of a `WireFormat` that is the same for all of them."""
+
+    def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
+        """None: whatever an answer reports, it reports unasked."""
+        return None
+
+    def is_usage_chunk(self, _event_data: bytes) -> bool:
+        """False: no event is there only for its usage."""
+        return False
+
+    def limit_headers(self, _limits: tuple[LimitState, ...], _now_s: float) -> Mapping[str, str]:
+        """None: the vendors document no headers for limits."""
+        return {}
