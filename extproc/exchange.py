@@ -18,9 +18,11 @@ from typing import Any, Protocol
 from extproc import wire
 from extproc.decision import Settlement
 from extproc.errors import StoreUnavailable
+from extproc.formats.base import CONTROL
+from extproc.measure.calibration import Calibration
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.tokens import Tokenizer
-from extproc.model import AIRequest, Basis
+from extproc.model import AIRequest, Basis, TokenEstimate
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.session.events import (
     Action,
@@ -75,6 +77,7 @@ class Edge:
     pool: Executor
     clock_ns: Callable[[], int]
     deadline_s: float
+    calibration: Calibration = field(default_factory=Calibration)
     # Work that outlives its stream: settlements of clients that left.
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -234,7 +237,9 @@ class Exchange:
             action.body,
             max_body_bytes=action.max_body_bytes,
             tokenizer=edge.tokenizer,
+            calibration=edge.calibration,
             asks_for_usage=action.asks_for_usage,
+            counts=action.counts_large or len(action.body) <= INLINE_BODY_BYTES,
         )
         request = understanding.request
         return Understood(
@@ -286,13 +291,15 @@ class Exchange:
             log.exception("telemetry failed", extra={"decision_id": decision.id})
             edge.metrics.failures.add(1, error_type="telemetry_failed")
         if settlement is not None and decision.request is not None:
-            self._learn(decision.request, settlement)
+            self._learn(decision.request, decision.tokens, settlement)
 
-    def _learn(self, request: AIRequest, settlement: Settlement) -> None:
-        """Remember how long an answer was that ended by itself."""
+    def _learn(self, request: AIRequest, tokens: TokenEstimate, settlement: Settlement) -> None:
+        """Remember what the input of a whole answer came to, and how long one was that ended by itself."""
+        if settlement.basis is not Basis.PROVIDER or request.operation == CONTROL:
+            return
+        self._edge.calibration.teach(tokens, request, settlement.usage.input_tokens or 0)
         output_tokens = settlement.usage.output_tokens
-        is_whole = settlement.basis is Basis.PROVIDER and not _is_cut(request, settlement)
-        if is_whole and output_tokens is not None:
+        if output_tokens is not None and not _is_cut(request, settlement):
             of_one_choice = output_tokens // max(1, request.choices)
             self._edge.learned.observe(request.provider, request.model, of_one_choice)
 

@@ -114,7 +114,8 @@ class TokenEstimate:
     input_upper_bound: int = 0
     max_output: int = 0  # effective ceiling of one choice: declared, else the model's
     exact: bool = False
-    estimator: str = "none"  # "tiktoken:o200k_base", "bytes", "none"
+    estimator: str = "none"  # "tiktoken:o200k_base", "bytes", "none"; "+learned" where corrected
+    uncalibrated: int = 0  # `input` before what was learned of the model corrected it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

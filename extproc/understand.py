@@ -16,6 +16,7 @@ from extproc.formats.base import CONTROL, BodyKind, Call, ParsedRequest
 from extproc.formats.body import decode_body, json_content_type
 from extproc.formats.multipart import parse_form
 from extproc.formats.strict_json import compact_json, malformed, parse_json
+from extproc.measure.calibration import Calibration
 from extproc.measure.tokens import Tokenizer
 from extproc.model import AIRequest, RequestHead, TokenEstimate
 
@@ -42,15 +43,18 @@ def understand(
     *,
     max_body_bytes: int,
     tokenizer: Tokenizer,
+    calibration: Calibration | None = None,
     asks_for_usage: bool = True,
+    counts: bool = True,
 ) -> Understanding:
     """Decode, parse and count the body of one call; never raises `RequestRefused`.
 
     `asks_for_usage` makes streamed answers report what they cost, where the API must be asked.
+    Without `counts` the text is estimated by its bytes. `calibration` corrects what is no exact count.
     """
     try:
         decoded = decode_body(body, head.headers, max_body_bytes=max_body_bytes)
-        return _READERS[call.body](_Body(head, call, decoded, tokenizer, asks_for_usage))
+        return _READERS[call.body](_Body(head, call, decoded, tokenizer, calibration, asks_for_usage, counts))
     except RequestRefused as refused:
         return Understanding(refused=refused)
 
@@ -63,7 +67,9 @@ class _Body:
     call: Call
     data: bytes
     tokenizer: Tokenizer
+    calibration: Calibration | None
     asks_for_usage: bool
+    counts: bool
 
 
 def _read_nothing(body: _Body) -> Understanding:
@@ -104,10 +110,13 @@ def _measured(parsed: ParsedRequest, body: _Body) -> Understanding:
         provider=request.provider,
         model=request.model,
         declared_max_output=0 if request.operation in _NO_OUTPUT else request.max_output_tokens,
+        counts=body.counts,
     )
     if request.has_state or not _PLAIN_TEXT.issuperset(request.modalities):
         # What the provider adds from its own memory, and what is no text, no tokenizer sees.
         tokens = replace(tokens, exact=False)
+    if body.calibration is not None:
+        tokens = body.calibration.corrected(tokens, request)
     return Understanding(request=request, tokens=tokens)
 
 

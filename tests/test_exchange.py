@@ -41,7 +41,7 @@ spec: {access: allow}
 apiVersion: ai-policy/v1
 kind: RateLimit
 metadata: {name: tokens}
-spec: {limit: {tokens: 1000000, per: 24h, burst: 1000000}, onError: ON_ERROR}
+spec: {limit: {UNIT: 1000000, per: 24h, burst: 1000000}, onError: ON_ERROR}
 """
 AT_NS = 1_790_000_000_000_000_000
 END = object()
@@ -157,10 +157,10 @@ class Run:
 Make = Callable[..., Run]
 
 
-def policies(tmp_path: Path, on_error: str) -> PolicySet:
-    folder = tmp_path / on_error
-    folder.mkdir()
-    (folder / "all.yaml").write_text(POLICIES.replace("ON_ERROR", on_error))
+def policies(tmp_path: Path, on_error: str, unit: str) -> PolicySet:
+    folder = tmp_path / f"{on_error}-{unit}"
+    folder.mkdir(exist_ok=True)
+    (folder / "all.yaml").write_text(POLICIES.replace("ON_ERROR", on_error).replace("UNIT", unit))
     return policyset.load(folder)
 
 
@@ -174,6 +174,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
         deadline_s: float = 30.0,
         on_error: str = "allow",
         native: bool = False,
+        unit: str = "tokens",
     ) -> Run:
         store = Noted()
         store.is_immediate = immediate
@@ -188,7 +189,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
             deadline_s=deadline_s,
         )
         settings = SessionSettings(native_usage=native)
-        session = Session(policies(tmp_path, on_error), decision_id="d-1", settings=settings)
+        session = Session(policies(tmp_path, on_error, unit), decision_id="d-1", settings=settings)
         run = Run(edge, store, session, List(*messages), Exchange(session, edge, parent_of({}, {})))
         made.append(run)
         return run
@@ -223,8 +224,9 @@ def body_of(text: str, **changes: Any) -> pb.ProcessingRequest:
 HEADERS = pb.ProcessingRequest(
     request_headers=header_map(__method="POST", __path="/v1/chat/completions", __authority="gateway")
 )
-BODY = body_of("hi")
-LARGE = body_of("word " * INLINE_BODY_BYTES)
+BODY_TEXT, LARGE_TEXT = "hi", "word " * INLINE_BODY_BYTES
+BODY = body_of(BODY_TEXT)
+LARGE = body_of(LARGE_TEXT)
 REQUEST_TRAILERS = pb.ProcessingRequest(request_trailers=pb.HttpTrailers())
 ANSWER_HEADERS = pb.ProcessingRequest(
     response_headers=header_map(__status="200", content_type="application/json")
@@ -819,3 +821,59 @@ async def test_an_answer_read_by_envoy_teaches_nothing_once_it_reaches_the_ceili
     run = make(HEADERS, body, ANSWER_HEADERS, native_trailers(output_tokens), END, native=True)
 
     assert await learns_from(run) is is_learned
+
+
+async def test_what_the_provider_reports_as_input_corrects_the_next_estimate(make: Make) -> None:
+    run = make(HEADERS, BODY, ANSWER_HEADERS, ANSWER, END).begin()
+    await run.task
+    await run.quiet()
+
+    (row,) = run.edge.calibration.dump()
+
+    assert row[:4] == ["openai", "gpt-4o-mini", False, "bytes"]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (HEADERS, BODY, ANSWER_HEADERS, chunk_of(b"{}", end=True), END),
+        (HEADERS, BODY, ANSWER_HEADERS, END),
+        (HEADERS, BODY, ENVOYS_TIMEOUT, ANSWER, END),
+        (HEADERS, body_of("hi", tools=[{"type": "web_search"}]), ANSWER_HEADERS, ANSWER, END),
+    ],
+    ids=["no usage", "cut", "timeout", "built-in tool"],
+)
+async def test_an_answer_that_does_not_tell_the_input_of_this_text_corrects_nothing(
+    make: Make, messages: tuple[object, ...]
+) -> None:
+    run = make(*messages)
+    run.begin()
+    await run.task
+    await run.quiet()
+
+    assert len(run.edge.calibration) == 0
+
+
+@pytest.mark.parametrize(
+    ("unit", "counted"), [("tokens", [BODY_TEXT, LARGE_TEXT]), ("requests", [BODY_TEXT])]
+)
+async def test_a_large_body_is_counted_only_where_somebody_asks(
+    make: Make, unit: str, counted: list[str]
+) -> None:
+    asked: list[str] = []
+
+    class Noting:
+        name = "o200k_base"
+
+        def encode_ordinary(self, text: str) -> list[int]:
+            asked.append(text)
+            return [0]
+
+    for body in (BODY, LARGE):
+        run = make(HEADERS, body, ANSWER_HEADERS, ANSWER, END, unit=unit)
+        run.edge.tokenizer = Tokenizer({"o200k_base": Noting()})  # type: ignore[dict-item]  # only encodes
+        run.begin()
+        await run.task
+        await run.quiet()
+
+    assert asked == counted

@@ -250,6 +250,23 @@ def test_cost_is_counted_by_provider_and_what_has_no_price_is_counted_apart() ->
     assert 'ai_policy_unpriced_total{basis="tokenizer",provider="openai"} 1.0' in text
 
 
+def test_estimates_are_held_against_what_the_provider_reported() -> None:
+    metrics = Metrics(version="0")
+    remembered = AIRequest(api="openai_chat", provider="openai", operation="chat", has_state=True)
+
+    metrics.settled(decision(), settlement())
+    metrics.settled(decision(), settlement(basis=Basis.TOKENIZER))
+    metrics.settled(decision(request=remembered), settlement())
+    text = metrics.exposition().decode()
+    metrics.close()
+
+    labels = 'estimator="tiktoken:o200k_base"'
+    assert f'ai_policy_tokens_estimate_ratio_sum{{{labels},provider="openai"}} 1.0' in text.replace(
+        "_ratio_ratio", "_ratio"
+    )
+    assert 'le="1.0"' in text
+
+
 def test_no_metric_is_labelled_by_what_a_client_makes_up() -> None:
     metrics = Metrics(version="0")
     made_up = AIRequest(api="openai_chat", provider="openai", operation="chat", model="made-up-model")

@@ -83,8 +83,10 @@ class Tokenizer:
         bound = _upper_bound(prompt, model)
         total = _with_slope(count.tokens, constants) + _framing(prompt, constants) + tools + other
         ceiling = model_ceiling(provider, model) if declared_max_output is None else declared_max_output
+        found = min(total, bound)
         return TokenEstimate(
-            input=min(total, bound),
+            input=found,
+            uncalibrated=found,
             input_upper_bound=bound,
             max_output=max(0, ceiling),
             exact=count.is_whole and _is_exact(prompt, constants, provider, model),

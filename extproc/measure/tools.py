@@ -7,12 +7,27 @@ document, so what is counted from it is an estimate.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 # A schema that nests deeper than this is cut off; its JSON bytes stay the upper bound.
 _DEEPEST = 16
 _SCALARS = {"integer": "number", "number": "number", "string": "string", "boolean": "boolean", "null": "null"}
+
+
+# The providers' own tools, by type, name or prefix; what they read is billed as input.
+_BUILT_IN = re.compile(
+    r"(web|file|google|x|maps)_?search|web_?fetch|url_?context|code_?(interpreter|execution)|computer"
+    r"|image_?generation|mcp|(google|enterprise)\w*(search|retrieval|maps)|retrieval|browser|bash_|text_editor"
+    r"|str_replace_based_edit_tool|memory_|collections_search",
+    re.IGNORECASE,
+)
+
+
+def has_built_in(name: str) -> bool:
+    """Whether a tool's name is one that a provider runs itself, as far as names tell."""
+    return _BUILT_IN.match(name) is not None
 
 
 def typescript(tools: Iterable[str]) -> str:

@@ -12,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from extproc.decision import PolicyRef
+from extproc.decision import Mode, PolicyRef, Unit
 from extproc.errors import PolicyFolderInvalid, Problem
 from extproc.formats import providers
 from extproc.policy import documents, schema
+from extproc.policy.cel import Expression
 from extproc.policy.documents import Document
 from extproc.policy.kinds.access_rule import AccessRule
 from extproc.policy.kinds.api_key import ApiKey, KeyRing
@@ -23,7 +24,7 @@ from extproc.policy.kinds.defaults import Defaults
 from extproc.policy.kinds.identity import Identity
 from extproc.policy.kinds.provider import Provider
 from extproc.policy.kinds.rate_limit import RateLimit
-from extproc.policy.objects import PolicyObject, Spec
+from extproc.policy.objects import Block, PolicyObject, Spec
 
 _SUFFIXES = frozenset({".yaml", ".yml"})
 _REVISION_CHARACTERS = 12
@@ -31,6 +32,11 @@ _REVISION_CHARACTERS = 12
 # The order of a request; the silent kinds only hold data. Every kind is in one of the two.
 STAGES = ("Identity", "AccessRule", "RateLimit", "Defaults")
 SILENT = frozenset({"ApiKey", "Provider"})
+
+# What limits and expressions know without the text being counted: output has its ceiling.
+_UNCOUNTED = frozenset({Unit.REQUESTS, Unit.OUTPUT_TOKENS})
+# A variable as a whole is whatever it holds.
+_COUNTED_FACTS = frozenset({"tokens", "tokens.input", "tokens.exact", "cost", "cost.estimated_usd"})
 
 T = TypeVar("T", bound=Spec)
 
@@ -83,6 +89,13 @@ class PolicySet:
     def late_rules(self) -> tuple[PolicyObject[AccessRule], ...]:
         """The access rules that need the request, by name."""
         return tuple(rule for rule in _of(self.objects, AccessRule) if not rule.spec.needs_only_headers)
+
+    @cached_property
+    def needs_token_counts(self) -> bool:
+        """Whether any object asks how many tokens the input has; the bound by bytes is no count."""
+        active = [item.spec for item in self.objects if item.mode is not Mode.DISABLED]
+        limited = any(isinstance(spec, RateLimit) and spec.limit.unit not in _UNCOUNTED for spec in active)
+        return limited or any(map(_reads_counts, active))
 
     @cached_property
     def rate_limits(self) -> tuple[PolicyObject[RateLimit], ...]:
@@ -151,6 +164,18 @@ def describe(policies: PolicySet) -> list[dict[str, Any]]:
         }
         for item in policies.objects
     ]
+
+
+def _reads_counts(block: Block) -> bool:
+    """Whether an expression anywhere in a block reads a fact that takes counting."""
+    for name in type(block).model_fields:
+        value = getattr(block, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Expression) and not _COUNTED_FACTS.isdisjoint(part.reads):
+                return True
+            if isinstance(part, Block) and _reads_counts(part):
+                return True
+    return False
 
 
 def _read(folder: Path) -> tuple[dict[str, bytes], list[Problem]]:

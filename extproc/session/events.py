@@ -187,6 +187,7 @@ class Understand:
     body: bytes
     max_body_bytes: int
     asks_for_usage: bool
+    counts_large: bool = True  # whether anybody asks how many tokens a large body has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

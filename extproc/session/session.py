@@ -168,6 +168,7 @@ class Session:
                 body=event.body,
                 max_body_bytes=limit,
                 asks_for_usage=self._policies.defaults.usage_chunk != "off",
+                counts_large=self._policies.needs_token_counts,
             )
             return [understand]
         # No format reads this body, and it passes as it is where the rules allow that.

@@ -17,11 +17,17 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from extproc.decision import Decision, Effect, Settlement
+from extproc.model import Basis
 
 _HISTOGRAMS = {
     "ai_policy.decision.duration": (
         *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025),
         *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+    ),
+    # Tight about 1, where an estimate is right.
+    "ai_policy.tokens.estimate_ratio": (
+        *(0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0),
+        *(1.01, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0),
     ),
     # OpenTelemetry's boundaries.
     "gen_ai.client.operation.duration": (
@@ -100,6 +106,9 @@ class Metrics:
         self.operation_duration = meter.create_histogram(
             "gen_ai.client.operation.duration", "s", "From the verdict to the end of the answer."
         )
+        self.estimate_ratio = meter.create_histogram(
+            "ai_policy.tokens.estimate_ratio", "1", "Input as estimated, by what the provider reported."
+        )
 
     def decided(self, decision: Decision) -> None:
         """Count a verdict."""
@@ -140,6 +149,12 @@ class Metrics:
             is_status = settlement.status >= 400  # noqa: PLR2004  errors
             attributes["error.type"] = str(settlement.status) if is_status else "_OTHER"
         self.operation_duration.record(duration_s, attributes)
+        reported = usage.input_tokens
+        # What a provider adds from its own memory was never there to be estimated.
+        if settlement.basis is Basis.PROVIDER and reported and not request.has_state:
+            estimate = decision.tokens
+            labels = {"provider": provider, "estimator": estimate.estimator}
+            self.estimate_ratio.record(estimate.input / reported, labels)
 
     def exposition(self) -> bytes:
         """The Prometheus text format."""

@@ -208,7 +208,12 @@ def test_without_vocabularies_bytes_are_the_estimate() -> None:
     found = estimate(Tokenizer(), user("a" * 401, role=""))
 
     assert found == TokenEstimate(
-        input=101, input_upper_bound=401, max_output=16_384, exact=False, estimator="bytes"
+        input=101,
+        input_upper_bound=401,
+        max_output=16_384,
+        exact=False,
+        estimator="bytes",
+        uncalibrated=101,
     )
     assert Tokenizer().count("héé", provider="openai", model="gpt-4o") == 2
 

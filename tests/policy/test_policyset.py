@@ -269,3 +269,27 @@ def test_what_is_left_out_is_safe(load: Load) -> None:
     assert (limit.mode, limit.on_error, limit.key, limit.match.text) == (Mode.ENFORCE, "allow", (), "true")
     assert (limit.limit.per, limit.limit.size) == (5_400_000_000, 5)
     assert policies.early_rules[0].spec.on_error == "deny"
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "needs_counts"),
+    [
+        ("RateLimit", "limit: {tokens: 10, per: 60s}", True),
+        ("RateLimit", "limit: {inputTokens: 10, per: 60s}", True),
+        ("RateLimit", "limit: {tokens: 10, per: 60s}\nmode: shadow", True),
+        ("RateLimit", "limit: {tokens: 10, per: 60s}\nmode: disabled", False),
+        ("RateLimit", "limit: {outputTokens: 10, per: 60s}", False),
+        ("RateLimit", "limit: {requests: 10, per: 60s}", False),
+        ("RateLimit", "limit: {requests: 10, per: 60s}\nmatch: tokens.input > 5", True),
+        ("RateLimit", "limit: {requests: 10, per: 60s}\nkey: ['string(tokens.input)']", True),
+        ("AccessRule", "effect: deny\nmatch: tokens.input > 100000", True),
+        ("AccessRule", "effect: deny\nmatch: tokens.exact", True),
+        ("AccessRule", "effect: deny\nmatch: tokens.input_upper_bound > 100000", False),
+        ("AccessRule", "effect: deny\nmatch: tokens.max_output > 1000", False),
+        ("AccessRule", "effect: deny\nmatch: request.model == 'gpt-4'", False),
+    ],
+)
+def test_tokens_are_counted_where_somebody_asks_for_them(
+    load: Load, kind: str, spec: str, *, needs_counts: bool
+) -> None:
+    assert load((kind, "one", spec)).needs_token_counts is needs_counts
