@@ -33,6 +33,9 @@ KNOWN_FIELDS = frozenset(
         *("max_output_tokens", "temperature", "tools", "functions", "mcp_servers", "web_search_options"),
         *("user", "safety_identifier", "metadata", "response_format", "thinking", "reasoning"),
         *("previous_response_id", "conversation", "container"),
+        *("purpose", "file", "image", "mask", "voice", "session", "sdp"),
+        *("input_file_id", "endpoint", "input_audio_transcription", "max_response_output_tokens", "url"),
+        *("method", "body"),
         *("suffix", "prompt_embeds", "text", "moderation", "items", "inputs", "preset", "plugins"),
         *("search_parameters", "data_sources", "query", "queries", "documents", "data_1", "data_2"),
         *("text_1", "text_2", "assistant_id", "additional_instructions", "additional_messages"),
@@ -80,7 +83,7 @@ def parse_json(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise malformed("is not a JSON object at its top level")
     _check_structure(data, value)
-    _check_case(value)
+    check_body_keys(value)
     if _MAYBE_SURROGATE.search(data):
         _check_surrogates(value)
     return value
@@ -144,7 +147,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _check_case(members: dict[str, Any]) -> None:
+def check_body_keys(members: dict[str, Any]) -> None:
+    """Refuse keys of a body that some upstream would read as a known field, or as another of them.
+
+    `parse_json` asks this of what it returns; who finds a body inside a body must.
+    """
     folded: set[str] = set()
     for key in members:
         fold = key.casefold()
