@@ -12,10 +12,13 @@ from types import MappingProxyType
 
 from extproc.formats.anthropic_messages import AnthropicMessages
 from extproc.formats.base import WireFormat
+from extproc.formats.bedrock_converse import BedrockConverse
+from extproc.formats.bedrock_invoke import BedrockInvoke
 from extproc.formats.cohere_v1 import CohereV1
 from extproc.formats.cohere_v2 import CohereV2
 from extproc.formats.gemini import Gemini
 from extproc.formats.gemini_interactions import GeminiInteractions
+from extproc.formats.ollama import Ollama
 from extproc.formats.openai_assistants import OpenAIAssistants
 from extproc.formats.openai_chat import OpenAIChat
 from extproc.formats.openai_completions import OpenAICompletions
@@ -23,6 +26,7 @@ from extproc.formats.openai_embeddings import OpenAIEmbeddings
 from extproc.formats.openai_moderations import OpenAIModerations
 from extproc.formats.openai_responses import OpenAIResponses
 from extproc.formats.rerank import Rerank
+from extproc.formats.tgi import TGI
 from extproc.formats.vertex import Vertex
 from extproc.formats.vertex_anthropic import VertexAnthropic
 from extproc.formats.vertex_openai import VertexOpenAI
@@ -43,6 +47,10 @@ _ALL: tuple[WireFormat, ...] = (
     VertexOpenAI(),
     CohereV1(),
     CohereV2(),
+    BedrockConverse(),
+    BedrockInvoke(),
+    TGI(),
+    Ollama(),
 )
 
 FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})
