@@ -111,9 +111,7 @@ class Gemini(GoogleFormat):
         # OpenAI's and Anthropic's APIs have collections of the same names below /v1.
         if version == "v1" and not line.provider and not _has_google_key(line):
             return None
-        if line.method == "POST" and collection == "batches" and line.path.endswith(":cancel"):
-            return Call(api=self.name, operation=CONTROL, body=BodyKind.OPAQUE)
-        body = _CONTROL.get(collection, {}).get(line.method)
+        body = google_line.control_body(_CONTROL, line, collection)
         return None if body is None else Call(api=self.name, operation=CONTROL, body=body)
 
     def _claim_upload(self, line: RequestLine) -> Call | None:

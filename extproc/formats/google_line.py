@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
-from extproc.formats.base import CONTROL, RequestLine
+from extproc.formats.base import CONTROL, BodyKind, RequestLine
 from extproc.formats.fields import refused_parameter
 
 VERSIONS = frozenset({"v1", "v1beta", "v1alpha", "v1beta1"})
@@ -40,6 +40,8 @@ METHODS: Mapping[str, str] = MappingProxyType(
     }
 )
 STREAMED = "streamGenerateContent"
+_DOWNLOAD, _CANCEL = ":download", ":cancel"
+_CANCELLED = frozenset({"batches", "batchPredictionJobs"})
 _IMAGE_MODELS = ("imagen", "imagegeneration", "imagetext", "veo", "virtual-try-on")
 
 
@@ -57,6 +59,17 @@ def split_method(segment: str) -> tuple[str, str]:
     """Resource and custom method of `x:generateContent`; both empty where it is no such pair."""
     name, colon, method = segment.rpartition(":")
     return (name, method) if colon and name and ":" not in name else ("", "")
+
+
+def control_body(
+    bodies: Mapping[str, Mapping[str, BodyKind]], line: RequestLine, collection: str
+) -> BodyKind | None:
+    """The body of a call that spends nothing, by collection and method; None for any other call."""
+    last = line.segments[-1]
+    if ":" not in last or last.endswith(_DOWNLOAD):
+        return bodies.get(collection, {}).get(line.method)
+    is_cancel = line.method == "POST" and collection in _CANCELLED and last.endswith(_CANCEL)
+    return BodyKind.OPAQUE if is_cancel else None
 
 
 def check_parameters(line: RequestLine) -> None:

@@ -147,4 +147,4 @@ class ArrayAnswer:
             self._dialect.read_event(SSEEvent(element), self._tally)
         self._tally.is_incomplete = parser.is_incomplete
         if parser.is_closed:
-            self._tally.finished = self._tally.is_legible
+            self._tally.finished = self._tally.is_legible = True

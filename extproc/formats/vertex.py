@@ -54,7 +54,7 @@ class Vertex(GoogleFormat):
         if not rest or not line.path:
             return None
         call = self._claim_method(rest) if line.method == "POST" else None
-        call = call or self._claim_control(line.method, rest)
+        call = call or self._claim_control(line, rest)
         if call and line.method == "POST":
             google_line.check_parameters(line)
         return call
@@ -72,8 +72,6 @@ class Vertex(GoogleFormat):
             return None
         return Call(api=self.name, operation=operation, model=model, stream=method == google_line.STREAMED)
 
-    def _claim_control(self, method: str, rest: tuple[str, ...]) -> Call | None:
-        if method == "POST" and rest[0] == _JOBS and rest[-1].endswith(":cancel"):
-            return Call(api=self.name, operation=CONTROL, body=BodyKind.OPAQUE)
-        body = _CONTROL.get(rest[0], {}).get(method)
+    def _claim_control(self, line: RequestLine, rest: tuple[str, ...]) -> Call | None:
+        body = google_line.control_body(_CONTROL, line, rest[0])
         return None if body is None else Call(api=self.name, operation=CONTROL, body=body)
