@@ -98,6 +98,13 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
             envvar="EXTPROC_VOCAB", help="Folder of tokenizer vocabularies; default: the user's cache."
         ),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EXTPROC_STATE",
+            help="Folder that keeps what was learned of models across restarts; default: memory only.",
+        ),
+    ] = None,
     tls_cert: Annotated[
         Path | None, typer.Option(envvar="EXTPROC_TLS_CERT", help="PEM certificate chain for gRPC over TCP.")
     ] = None,
@@ -136,6 +143,7 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
             deadline_s=deadline_s,
             drain_s=drain_s,
             vocab=vocab,
+            state=state,
             tls_cert=tls_cert,
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,

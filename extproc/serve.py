@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Coroutine
@@ -22,6 +23,7 @@ from extproc.admin import Admin
 from extproc.errors import VocabularyMissing
 from extproc.exchange import Edge
 from extproc.measure import vocab
+from extproc.measure.counts import CountCache
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
@@ -29,6 +31,7 @@ from extproc.reload import PolicyFolder
 from extproc.server import ExternalProcessor, Server
 from extproc.session.session import SessionSettings
 from extproc.settings import Settings
+from extproc.state import LearnedFile
 from extproc.store.memory import MemoryStore
 from extproc.telemetry import Metrics, Tracing
 
@@ -46,6 +49,7 @@ async def serve(settings: Settings) -> None:
     folder = PolicyFolder(settings.policies, on_failure=lambda: metrics.reload_failures.add(1))
     tokenizer, notices = _tokenizer(settings.vocab)
     edge = _edge(settings, metrics, tokenizer, release)
+    learned = _learned(settings.state, edge)
     processor = ExternalProcessor(
         lambda: folder.current,
         edge,
@@ -55,10 +59,10 @@ async def serve(settings: Settings) -> None:
     server = Server(processor, settings)
     address = await server.start()
     admin_app = Admin(settings, folder, metrics, lambda: notices)
-    beside = [
-        _beside(folder.follow(), "the policy folder is no longer followed", notices),
-        _beside(admin_app.serve(listener), "the admin port is no longer served", notices),
-    ]
+    followers = [_beside(folder.follow(), "the policy folder is no longer followed", notices)]
+    if learned is not None:
+        followers.append(_beside(learned.keep(), "what is learned is no longer saved", notices))
+    listening = _beside(admin_app.serve(listener), "the admin port is no longer served", notices)
     log.info(
         "serving",
         extra={
@@ -77,8 +81,11 @@ async def serve(settings: Settings) -> None:
     while edge.background:
         await asyncio.wait(edge.background)
     admin_app.stop()
-    beside[0].cancel()
-    await asyncio.gather(*beside, return_exceptions=True)
+    for follower in followers:
+        follower.cancel()
+    await asyncio.gather(listening, *followers, return_exceptions=True)
+    if learned is not None:
+        await learned.save()
     await _close(edge)
 
 
@@ -100,6 +107,19 @@ def _edge(settings: Settings, metrics: Metrics, tokenizer: Tokenizer, release: s
         clock_ns=time.time_ns,
         deadline_s=settings.deadline_s,
     )
+
+
+def _learned(folder: Path | None, edge: Edge) -> LearnedFile | None:
+    """What earlier runs learned, taken over; None where nothing is kept."""
+    if folder is None:
+        return None
+
+    def failed() -> None:
+        edge.metrics.failures.add(1, error_type="state_not_written")
+
+    learned = LearnedFile(folder, edge.learned, edge.calibration, on_failure=failed)
+    learned.load()
+    return learned
 
 
 def _beside(work: Coroutine[Any, Any, None], loss: str, notices: list[str]) -> asyncio.Task[None]:
@@ -126,8 +146,10 @@ async def _close(edge: Edge) -> None:
 def _tokenizer(directory: Path | None) -> tuple[Tokenizer, list[str]]:
     """The tokenizer, or one that estimates and says so."""
     try:
-        return Tokenizer(vocab.load(directory or vocab.default_directory(os.environ))), []
+        encodings = vocab.load(directory or vocab.default_directory(os.environ))
     except VocabularyMissing as missing:
         notice = f"{missing}; every count is an estimate by bytes until `extproc vocab` has run"
         log.warning("vocabulary missing", extra={"notice": notice})
         return Tokenizer({}), [notice]
+    # A key of this process: what a client can find out about one says nothing of another.
+    return Tokenizer(encodings, CountCache(secrets.token_bytes(16))), []

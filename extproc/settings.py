@@ -35,6 +35,7 @@ class Settings:
     deadline_s: float = 5.0  # for one verdict; below Envoy's message_timeout (10 s in envoy/)
     drain_s: float = 30.0  # for open streams after SIGTERM
     vocab: Path | None = None  # None: the user's cache directory
+    state: Path | None = None  # None: what is learned is forgotten with the process
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None

@@ -423,8 +423,8 @@ def records(process: child.Child) -> list[dict[str, Any]]:
     return [json.loads(line) for line in process.log.read_text().splitlines()]
 
 
-def ask(port: int) -> list[pb.ProcessingResponse]:
-    """What Envoy would send of one allowed request."""
+def ask(port: int, *answer: pb.ProcessingRequest) -> list[pb.ProcessingResponse]:
+    """What Envoy would send of one allowed request, and of its answer."""
     pairs = ((":method", "POST"), (":path", "/v1/chat/completions"), (":authority", "gateway"))
     head = pb.HeaderMap(headers=[pb.HeaderValue(key=k, raw_value=v.encode()) for k, v in pairs])
     body = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello there"}]})
@@ -438,7 +438,7 @@ def ask(port: int) -> list[pb.ProcessingResponse]:
             request_serializer=pb.ProcessingRequest.SerializeToString,
             response_deserializer=pb.ProcessingResponse.FromString,
         )
-        return list(process(iter(messages), timeout=30))
+        return list(process(iter([*messages, *answer]), timeout=30))
 
 
 def test_serve_without_vocabularies_says_so_and_marks_what_it_estimates(good: Path, tmp_path: Path) -> None:
@@ -477,3 +477,30 @@ def test_serve_logs_json_alone_and_no_secret_and_ends_cleanly_when_told(good: Pa
     assert "stopping" in [record["message"] for record in said]
     assert TOKEN not in process.log.read_text()
     assert "canary" not in process.log.read_text()
+
+
+def answered(usage: dict[str, int]) -> tuple[pb.ProcessingRequest, ...]:
+    pairs = ((":status", "200"), ("content-type", "application/json"))
+    head = pb.HeaderMap(headers=[pb.HeaderValue(key=k, raw_value=v.encode()) for k, v in pairs])
+    choice = {"index": 0, "finish_reason": "stop", "message": {"content": "hi"}}
+    body = json.dumps({"model": "gpt-4o-mini", "choices": [choice], "usage": usage}).encode()
+    return (
+        pb.ProcessingRequest(response_headers=pb.HttpHeaders(headers=head)),
+        pb.ProcessingRequest(response_body=pb.HttpBody(body=body, end_of_stream=True)),
+    )
+
+
+def test_serve_keeps_what_it_learned_in_its_state_folder(good: Path, tmp_path: Path) -> None:
+    answer = answered({"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12})
+    # No vocabularies: every count is an estimate, and estimates are what is corrected.
+    settings = {"EXTPROC_STATE": str(tmp_path / "state"), "EXTPROC_VOCAB": str(tmp_path)}
+
+    for _ in range(2):
+        with serving(good, tmp_path, **settings) as (process, grpc_port, _):
+            ask(grpc_port, *answer)
+            process.process.send_signal(signal.SIGTERM)
+            assert process.process.wait(30) == 0
+
+    learned = json.loads((tmp_path / "state" / "learned.json").read_text())
+    assert learned["outputs"] == [["openai", "gpt-4o-mini", [3, 3]]]
+    assert [row[:4] for row in learned["estimates"]] == [["openai", "gpt-4o-mini", False, "bytes"]]

@@ -14,7 +14,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("policy",),
     ("understand",),
     ("session",),
-    ("settings", "wire", "store", "telemetry", "reload", "envoy_config"),
+    ("settings", "wire", "store", "telemetry", "reload", "state", "envoy_config"),
     ("exchange",),
     ("server", "admin"),
     ("serve",),

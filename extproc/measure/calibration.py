@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
+from extproc.measure.learned import LONGEST_NAME
 from extproc.measure.tools import has_built_in
 from extproc.model import AIRequest, TokenEstimate
 
 # The least recently taught one is forgotten for the next.
 MODELS = 1024
-LONGEST_NAME = 256
 # The last fifty answers or so count.
 _FORGETTING = 0.98
 # How far a family's constants are off before anything is learned, as variances: a fifth of the slope,
@@ -109,6 +109,7 @@ class Calibration:
 
     def __init__(self) -> None:
         self._lines: OrderedDict[Key, Line] = OrderedDict()
+        self.changes = 0
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -137,6 +138,7 @@ class Calibration:
         if not is_useful or not is_comparable(request) or len(request.model) > LONGEST_NAME:
             return
         key = _key(tokens, request)
+        self.changes += 1
         self._lines[key] = self._lines.get(key, _UNTAUGHT).taught(tokens.uncalibrated, reported)
         self._lines.move_to_end(key)
         if len(self._lines) > MODELS:

@@ -1,15 +1,20 @@
 """How long answers really are, by provider and model: what `reserve: expected` sets aside.
 
-In memory and bounded; a process that starts anew learns anew. No clock: the newest answers count.
+Bounded: clients choose model names. No clock: the newest answers count.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
+from collections.abc import Iterable
+from typing import Any
 
 _REMEMBERED = 256  # answers a model; enough for a stable tail, few enough to follow a change of use
 _FEWEST = 20  # below this a 95th percentile is the maximum by another name
+# No model has a longer name, or longer answers.
+LONGEST_NAME = 256
+_LONGEST_OUTPUT = 100_000_000
 _MODELS = 1024  # callers choose model names, so the least recently used one is forgotten
 
 
@@ -28,6 +33,9 @@ class _Outputs:
         self._arrived.append(tokens)
         insort(self._sorted, tokens)
 
+    def newest(self) -> list[int]:
+        return list(self._arrived)
+
     def percentile_95(self) -> int | None:
         size = len(self._sorted)
         # Nearest rank, in whole numbers: the smallest value that 95 % do not exceed.
@@ -39,9 +47,13 @@ class LearnedOutputs:
 
     def __init__(self) -> None:
         self._outputs: OrderedDict[tuple[str, str], _Outputs] = OrderedDict()
+        self.changes = 0
 
     def observe(self, provider: str, model: str, output_tokens: int) -> None:
         """Remember what one choice of an answer came to."""
+        if len(model) > LONGEST_NAME:
+            return
+        self.changes += 1
         outputs = self._outputs.setdefault((provider, model), _Outputs())
         outputs.add(output_tokens)
         self._outputs.move_to_end((provider, model))
@@ -52,3 +64,20 @@ class LearnedOutputs:
         """What 95 % of the remembered outputs did not exceed; None under 20 of them."""
         outputs = self._outputs.get((provider, model))
         return outputs.percentile_95() if outputs else None
+
+    def dump(self) -> list[list[Any]]:
+        """Everything remembered as JSON-safe values, the model used least recently first."""
+        return [[*key, outputs.newest()] for key, outputs in self._outputs.items()]
+
+    def load(self, rows: Iterable[Any]) -> None:
+        """Take over what another run remembered, as far as it is what `dump` gives."""
+        for row in rows:
+            if not isinstance(row, list) or len(row) != 3:  # noqa: PLR2004  provider, model, outputs
+                continue
+            provider, model, outputs = row
+            names = (provider, model)
+            if not all(isinstance(name, str) and len(name) <= LONGEST_NAME for name in names):
+                continue
+            for tokens in outputs[-_REMEMBERED:] if isinstance(outputs, list) else ():
+                if type(tokens) is int and 0 <= tokens <= _LONGEST_OUTPUT:
+                    self.observe(provider, model, tokens)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.measure.calibration import LONGEST_NAME, MODELS, Calibration, Line, is_comparable
+from extproc.measure.calibration import MODELS, Calibration, Line, is_comparable
+from extproc.measure.learned import LONGEST_NAME
 from extproc.model import AIRequest, TokenEstimate
 
 
