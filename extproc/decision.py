@@ -55,6 +55,7 @@ class Reason(StrEnum):
     BODY_MISSING = "body_missing"
     BODY_MALFORMED = "body_malformed"
     ENCODING_UNSUPPORTED = "encoding_unsupported"
+    HEADER_MISMATCH = "header_mismatch"
     # limits
     RATE_LIMITED = "rate_limited"
     REQUEST_EXCEEDS_LIMIT = "request_exceeds_limit"

@@ -22,7 +22,7 @@ from extproc.model import AIRequest, RequestHead, TokenEstimate
 
 _PLAIN_TEXT = frozenset({"text"})
 # Nothing is generated, so no ceiling of a model applies.
-_NO_OUTPUT = frozenset({"embeddings", "moderation", "rerank", "speech"})
+_NO_OUTPUT = frozenset({"embeddings", "execute_tool", "moderation", "ocr", "rerank", "speech"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,8 @@ def _claim(
                 call,
                 provider=provider.name or call.provider or wire_format.provider,
                 model=(model or call.model).lower(),
-                query=clean.query,
+                # A format may have put in what it must compare with the body.
+                query={**clean.query, **call.query} if call.query else clean.query,
             )
     return None
 
