@@ -30,6 +30,7 @@ MAX_TOKENS = 100_000_000
 JSON = Mapping[str, Any]
 _NONE: JSON = {}
 _WORD = re.compile(r"[\x21-\x7e]{1,128}")
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(slots=True)
@@ -98,7 +99,10 @@ class Dialect(Protocol):
 
 
 class JSONAnswer:
-    """Reads a JSON answer once it is whole; a body above the bound is not read."""
+    """Reads a JSON answer once it is whole; a body above the bound is not read.
+
+    A list is several answers, as some servers write them even where there is one.
+    """
 
     def __init__(self, dialect: Dialect, *, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._dialect = dialect
@@ -129,7 +133,8 @@ class JSONAnswer:
         except (ValueError, RecursionError):
             return
         self._tally.finished = self._tally.is_legible = True
-        self._dialect.read_whole(as_object(body), self._tally)
+        for each in body if isinstance(body, list) else [body]:
+            self._dialect.read_whole(as_object(each), self._tally)
 
     def observation(self) -> Observation:
         """What was seen; everything or nothing."""
@@ -238,6 +243,12 @@ def tokens(value: Any) -> int | None:
         return None
     # NaN fails every comparison, so it is refused before int() would raise on it.
     return int(value) if 0 <= value <= MAX_TOKENS and value == int(value) else None
+
+
+def header_count(headers: Mapping[str, str], name: str) -> int | None:
+    """A token count that a header tells; None where it does not."""
+    value = headers.get(name, "")
+    return tokens(int(value)) if _COUNT.fullmatch(value) else None
 
 
 def word(value: Any) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import struct
-import uuid
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,12 +27,12 @@ _PRELUDE = struct.Struct("!III")
 _CHECKSUM = struct.Struct("!I")
 _OVERHEAD_BYTES = _PRELUDE.size + _CHECKSUM.size
 
-HeaderValue = bool | int | str | bytes | uuid.UUID
+HeaderValue = bool | int | str | bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message; timestamps are milliseconds of Unix time."""
+    """One message; timestamps are milliseconds of Unix time, UUIDs their 16 bytes."""
 
     headers: Mapping[str, HeaderValue]
     payload: bytes
@@ -152,8 +151,8 @@ def _text(data: bytes, at: int) -> tuple[str, int]:
     return value.decode(), end
 
 
-def _uuid(data: bytes, at: int) -> tuple[uuid.UUID, int]:
-    return uuid.UUID(bytes=_exactly(data, at, at + 16)), at + 16
+def _uuid(data: bytes, at: int) -> tuple[bytes, int]:
+    return _exactly(data, at, at + 16), at + 16
 
 
 # By the number of the type.

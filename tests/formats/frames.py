@@ -3,9 +3,8 @@
 import base64
 import json
 import struct
-import uuid
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from extproc.formats.event_stream import HeaderValue
@@ -27,16 +26,8 @@ def _header(name: str, kind: int, value: HeaderValue) -> bytes:
     head = bytes([len(name.encode())]) + name.encode() + bytes([kind])
     if kind in _NUMBERS:
         return head + struct.pack(_NUMBERS[kind], value)
-    raw = _RAW[type(value)](value)
+    raw = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else b""
     return head + (struct.pack(">H", len(raw)) + raw if kind in (6, 7) else raw)
-
-
-_RAW: Mapping[type, Callable[[Any], bytes]] = {
-    bool: lambda _value: b"",
-    str: str.encode,
-    bytes: bytes,
-    uuid.UUID: lambda value: bytes(value.bytes),
-}
 
 
 def event(name: str, payload: Any) -> bytes:

@@ -2,11 +2,9 @@ import base64
 import gzip
 import json
 import struct
-import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.eventstream import EventStreamBuffer  # type: ignore[import-untyped]  # it has no types
@@ -30,7 +28,7 @@ ALL_TYPES: dict[str, tuple[int, HeaderValue]] = {
     "bytes": (6, b"\x00\xff"),
     "text": (7, "Grüße 🌍"),
     "time": (8, 1_790_000_000_000),
-    "uuid": (9, uuid.UUID(int=7)),
+    "uuid": (9, bytes(range(16))),
 }
 STREAM = event("messageStart", {"role": "assistant"}) + chunk({"outputText": "hi"}) + frame(ALL_TYPES, b"end")
 
@@ -46,19 +44,10 @@ def reference(data: bytes) -> tuple[list[Frame], bool]:
     buffer.add_data(data)
     frames: list[Frame] = []
     try:
-        frames.extend(Frame(_without_uuid(message.headers), message.payload) for message in buffer)
+        frames.extend(Frame(message.headers, message.payload) for message in buffer)
     except Exception:  # noqa: BLE001  botocore raises its own, struct's, KeyError and UnicodeDecodeError
         return frames, True
     return frames, False
-
-
-def _without_uuid(headers: dict[str, Any]) -> dict[str, HeaderValue]:
-    """Botocore leaves a UUID as its bytes."""
-    return {name: value.bytes if isinstance(value, uuid.UUID) else value for name, value in headers.items()}
-
-
-def alike(found: tuple[list[Frame], bool]) -> tuple[list[Frame], bool]:
-    return [Frame(_without_uuid(dict(each.headers)), each.payload) for each in found[0]], found[1]
 
 
 def test_all_ten_types_of_headers_are_read() -> None:
@@ -164,7 +153,7 @@ VALUES = st.one_of(
     st.binary(max_size=50).map(lambda value: (6, value)),
     st.text(max_size=50).map(lambda value: (7, value)),
     st.integers(-(2**63), 2**63 - 1).map(lambda value: (8, value)),
-    st.uuids().map(lambda value: (9, value)),
+    st.binary(min_size=16, max_size=16).map(lambda value: (9, value)),
 )
 FRAMES = st.builds(frame, st.dictionaries(NAMES, VALUES, max_size=5), st.binary(max_size=200))
 
@@ -173,7 +162,7 @@ FRAMES = st.builds(frame, st.dictionaries(NAMES, VALUES, max_size=5), st.binary(
 def test_frames_are_read_as_botocore_reads_them(frames: list[bytes], tail: bytes) -> None:
     data = b"".join(frames) + tail
 
-    assert alike(parsed(data)) == reference(data)
+    assert parsed(data) == reference(data)
     assert len(parsed(data)[0]) >= len(frames)
 
 
@@ -183,9 +172,8 @@ def test_damaged_frames_stop_it_where_they_stop_botocore(
 ) -> None:
     damaged = bytearray(first + second)
     damaged[place % len(damaged)] ^= change
-    frames, is_broken = parsed(bytes(damaged))
 
-    assert alike((frames, is_broken)) == reference(bytes(damaged))
+    assert parsed(bytes(damaged)) == reference(bytes(damaged))
 
 
 @given(st.lists(st.binary(max_size=40), max_size=10))

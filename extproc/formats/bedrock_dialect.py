@@ -1,0 +1,53 @@
+"""How Bedrock answers a denial: the error shape of AWS's REST-JSON protocol.
+
+Floor 1, pure. Sources: Bedrock API reference, "Common errors"; botocore's parser of it; recorded errors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from extproc.decision import Denial
+from extproc.formats.advice import ascii_only, denial_headers, told
+from extproc.formats.base import Reply
+
+_SERVER_ERRORS = 500
+# Clients raise the exception of this name, and retry by it.
+_EXCEPTIONS: Mapping[int, str] = MappingProxyType(
+    {
+        401: "AccessDeniedException",
+        403: "AccessDeniedException",
+        404: "ResourceNotFoundException",
+        429: "ThrottlingException",
+        503: "ServiceUnavailableException",
+    }
+)
+
+
+def exception_name(status: int) -> str:
+    """The exception that a status stands for."""
+    is_theirs = status >= _SERVER_ERRORS
+    return _EXCEPTIONS.get(status, "InternalServerException" if is_theirs else "ValidationException")
+
+
+def error_headers(denial: Denial) -> dict[str, str]:
+    """The headers in which AWS's SDKs look for an error's name and the request's id."""
+    return denial_headers(denial) | {
+        "x-amzn-errortype": exception_name(denial.status),
+        "x-amzn-requestid": ascii_only(denial.decision_id),
+    }
+
+
+def render_denial(denial: Denial) -> Reply:
+    """The reply from which AWS's SDKs raise the exception of `denial.status`."""
+    headers = error_headers(denial)
+    body: dict[str, object] = {
+        "message": told(denial),
+        "reason": str(denial.reason),
+        "decision_id": denial.decision_id,
+    }
+    if "retry-after" in headers:
+        body["retry_after"] = int(headers["retry-after"])
+    return Reply(status=denial.status, headers=headers, body=json.dumps(body).encode())

@@ -1,0 +1,151 @@
+"""Text-generation-inference: Hugging Face's server, also behind SageMaker endpoints.
+
+Floor 1, pure. Sources: text-generation-inference's OpenAPI document (3.x) and router, SageMaker
+Runtime's service model (2017-05-13), recorded exchanges.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from extproc.decision import Denial, LimitState
+from extproc.formats import bedrock_dialect, fields
+from extproc.formats.advice import told
+from extproc.formats.answers import reader
+from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, Reply, RequestLine
+from extproc.formats.content import Content
+from extproc.formats.images import size_of_url
+from extproc.formats.tgi_answers import TGIAnswers
+from extproc.model import AIRequest
+
+# None: the body's `stream` decides.
+_PATHS: Mapping[str, bool | None] = MappingProxyType(
+    {"/": None, "/generate": False, "/generate_stream": True}
+)
+# SageMaker's, which name the endpoint.
+_INVOCATIONS: Mapping[str, bool | None] = MappingProxyType(
+    {"invocations": None, "invocations-response-stream": True}
+)
+_ENDPOINT = re.compile(r"[A-Za-z0-9-]{1,63}")
+_ENDPOINT_SEGMENTS = 3
+
+_PARAMETER_KEYS = frozenset({"max_new_tokens", "best_of", "temperature", "adapter_id"})
+_MESSAGE_KEYS = frozenset({"role", "content"})
+# How multimodal models take images; to others it is text like any.
+_IMAGE = re.compile(r"!\[\]\(([^)]*)\)")
+
+# What the server's own client tells errors apart by.
+_ERROR_TYPES: Mapping[int, str] = MappingProxyType({429: "overloaded"})
+_SERVER_ERRORS = 500
+
+
+class TGI:
+    """The wire format `tgi`."""
+
+    name = "tgi"
+    provider = "hugging_face"
+
+    def claim(self, line: RequestLine) -> Call | None:
+        """Generation on the server's own paths, and what SageMaker's endpoints are invoked with."""
+        if line.method != "POST":
+            return None
+        if line.path in _PATHS:
+            return Call(api=self.name, operation="text_completion", stream=_PATHS[line.path])
+        if len(line.segments) != _ENDPOINT_SEGMENTS or line.segments[0] != "endpoints":
+            return None
+        _, endpoint, action = line.segments
+        if action not in _INVOCATIONS or not _ENDPOINT.fullmatch(endpoint):
+            return None
+        return Call(
+            api=self.name,
+            operation="text_completion",
+            provider="aws.sagemaker",
+            model=endpoint.lower(),
+            stream=_INVOCATIONS[action],
+        )
+
+    def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
+        """Read a body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
+        if body.get("inputs") is None:
+            raise fields.not_this_call("/inputs is required: this path takes a text to go on with")
+        content = Content()
+        count = _read_inputs(body["inputs"], content)
+        parameters = fields.mapping(body, "parameters")
+        fields.check_case(parameters, _PARAMETER_KEYS, "/parameters")
+        adapter = fields.name(parameters, "adapter_id", "/parameters")
+        streams = fields.flag(body, "stream")
+        request = AIRequest(
+            api=call.api,
+            provider=call.provider,
+            operation=call.operation,
+            model=call.model,
+            models=fields.models([*fields.models_of(body, call), adapter]),
+            stream=streams if call.stream is None else call.stream,
+            choices=count * (fields.count(parameters, "best_of", "/parameters") or 1),
+            message_count=count,
+            modalities=tuple(sorted(content.modalities)),
+            temperature=fields.number(parameters, "temperature", "/parameters"),
+            max_output_tokens=fields.count(parameters, "max_new_tokens", "/parameters"),
+        )
+        return ParsedRequest(request=request, prompt=content.prompt())
+
+    def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
+        """None: the last event tells what was generated, and SageMaker's bodies are signed."""
+        return None
+
+    def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
+        """A reader for one answer."""
+        return reader(TGIAnswers(headers), headers)
+
+    def is_usage_chunk(self, _event_data: bytes) -> bool:
+        """False: nothing is asked for."""
+        return False
+
+    def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
+        """An error of the server and of AWS in one: their clients look for different members."""
+        error_type = _ERROR_TYPES.get(
+            denial.status, "generation" if denial.status >= _SERVER_ERRORS else "validation"
+        )
+        aws = bedrock_dialect.render_denial(denial)
+        body = {"error": told(denial), "error_type": error_type, **json.loads(aws.body)}
+        return Reply(status=aws.status, headers=aws.headers, body=json.dumps(body).encode())
+
+    def limit_headers(self, _limits: tuple[LimitState, ...], _now_s: float) -> Mapping[str, str]:
+        """None: neither has headers for limits."""
+        return {}
+
+
+def _read_inputs(inputs: Any, content: Content) -> int:
+    """How many inputs there are, each of which is answered: texts, or dialogs of messages."""
+    if isinstance(inputs, str):
+        _read_text(inputs, content)
+        return 1
+    if not isinstance(inputs, list) or not inputs:
+        raise fields.wrong("/inputs", "must be a string or a list that is not empty")
+    for position, each in enumerate(inputs):
+        if isinstance(each, str):
+            _read_text(each, content)
+        elif isinstance(each, list):
+            _read_dialog({"inputs": each}, f"/inputs/{position}", content)
+        else:
+            raise fields.wrong(f"/inputs/{position}", "must be a string or a list of messages")
+    return len(inputs)
+
+
+def _read_text(text: str, content: Content) -> None:
+    content.text(text)
+    for url in _IMAGE.findall(text):
+        content.image(size_of_url(url))
+    content.end_message("user")
+
+
+def _read_dialog(holder: JSON, at: str, content: Content) -> None:
+    for here, message in fields.objects(holder, "inputs"):
+        pointer = here.replace("/inputs", at, 1)
+        fields.check_case(message, _MESSAGE_KEYS, pointer)
+        content.text(fields.string(message, "content", pointer))
+        content.end_message(fields.required_name(message, "role", pointer))
