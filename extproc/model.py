@@ -170,6 +170,7 @@ class Usage:
     reasoning_output_tokens: int | None = None
     audio_output_tokens: int | None = None
     image_output_tokens: int | None = None
+    input_audio_ms: int | None = None  # where that is billed, tokens are 0
 
     @property
     def is_complete(self) -> bool:
