@@ -18,6 +18,7 @@ from extproc.formats.cohere_v1 import CohereV1
 from extproc.formats.cohere_v2 import CohereV2
 from extproc.formats.gemini import Gemini
 from extproc.formats.gemini_interactions import GeminiInteractions
+from extproc.formats.mcp import MCP
 from extproc.formats.ollama import Ollama
 from extproc.formats.openai_assistants import OpenAIAssistants
 from extproc.formats.openai_chat import OpenAIChat
@@ -51,6 +52,7 @@ _ALL: tuple[WireFormat, ...] = (
     BedrockInvoke(),
     TGI(),
     Ollama(),
+    MCP(),
 )
 
 FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})
