@@ -61,6 +61,11 @@ def error(status: int, message: str, *, param: str | None, request_id: str) -> d
     return {"type": "error", "error": {"type": kind, "message": text}, "request_id": request_id}
 
 
+def error_headers(status: int) -> dict[str, str]:  # noqa: ARG001 - another dialect's say it
+    """What an answer with an error carries besides."""
+    return {}
+
+
 def error_event(request_id: str) -> bytes:
     """An error in the middle of a stream."""
     return _event(error(529, "Overloaded", param=None, request_id=request_id))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as own_field
 from typing import Any
 
 from extproc.model import Prompt, PromptImage, PromptMessage
 
 # No pixels are looked at: every image counts as one of this size.
 IMAGE = PromptImage(width_px=512, height_px=512)
+
+
+SSE = "text/event-stream; charset=utf-8"
 
 
 class Refused(Exception):
@@ -42,6 +47,8 @@ class Asked:
     tool: Tool | None = None
     thinks: bool = False
     include_usage: bool = True
+    stream_type: str = SSE  # content type of a streamed answer
+    own: Mapping[str, Any] = own_field(default_factory=dict)  # what only its own dialect looks at
 
 
 def field(body: Mapping[str, Any], name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
@@ -90,3 +97,20 @@ def pick_tool(tools: list[Tool], wanted: str | None) -> Tool | None:
     if not tools or wanted is None:
         return None
     return next((tool for tool in tools if tool.name == wanted), tools[0])
+
+
+def compact(value: Any) -> str:
+    """JSON without needless space, as it is counted."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def objects(value: Any) -> list[Mapping[str, Any]]:
+    """The objects of a list; empty where it is none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def named_tools(tools: list[Mapping[str, Any]], schema: str) -> list[Tool]:
+    """Tools that say their name and, under `schema`, their arguments. Raises `Refused` (400)."""
+    if not all(isinstance(tool.get("name"), str) for tool in tools):
+        raise Refused(400, "Every tool needs a name.", param="tools")
+    return [Tool(name=tool["name"], schema=tool.get(schema) or {}) for tool in tools]

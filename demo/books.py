@@ -22,6 +22,8 @@ _CREDENTIAL_HEADERS = (
     "proxy-authorization",
     "cookie",
 )
+# A signature of Amazon's names its key.
+_SIGNED = "AWS4-HMAC-SHA256 Credential="
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,8 +148,10 @@ class Books:
         return entry
 
     def is_own(self, credential: str) -> bool:
-        """Whether a header's value is this provider's own key, with or without the word Bearer."""
+        """Whether a header's value is this provider's own key, whatever scheme presents it."""
         key = credential.removeprefix("Bearer ")
+        if key.startswith(_SIGNED):
+            key = key.removeprefix(_SIGNED).partition("/")[0]
         return hmac.compare_digest(key.encode(), self._own_key.encode())
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a dialect of the demo provider must know; `openai_chat` and `anthropic_messages` are two."""
+"""What a dialect of the demo provider must know; `endpoints` lists them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,6 @@ class Dialect(Protocol):
     def PROVIDER(self) -> str:  # noqa: N802 - a module's constant
         """Whose tokens are counted."""
 
-    @property
-    def MODELS(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant
-        """What the list of models shows; others are answered too."""
-
     def request_id(self) -> str:
         """A new request id."""
 
@@ -37,17 +33,14 @@ class Dialect(Protocol):
     def error(self, status: int, message: str, *, param: str | None, request_id: str) -> dict[str, Any]:
         """An error's body."""
 
+    def error_headers(self, status: int) -> dict[str, str]:
+        """What an answer with an error carries besides."""
+
     def error_event(self, request_id: str) -> bytes:
         """An error in the middle of a stream."""
 
-    def models(self) -> dict[str, Any]:
-        """The list of models."""
-
-    def model(self, name: str) -> dict[str, Any]:
-        """One model."""
-
     def read(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> Asked:
-        """What a body asks for. Raises `Refused` (400)."""
+        """What a body asks for; what path and query name is put among it. Raises `Refused` (400)."""
 
     def whole(
         self, asked: Asked, choices: tuple[Choice, ...], input_tokens: int, usage_mode: str
@@ -61,3 +54,17 @@ class Dialect(Protocol):
 
     def garbage(self) -> bytes:
         """The beginning of an answer, and no more."""
+
+
+class Catalogue(Dialect, Protocol):
+    """A dialect that lists models too."""
+
+    @property
+    def MODELS(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant
+        """What the list of models shows; others are answered too."""
+
+    def models(self) -> dict[str, Any]:
+        """The list of models."""
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One model."""

@@ -8,7 +8,7 @@ import hmac
 import json
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,11 +16,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from demo import anthropic_messages, faults, openai_chat
+from demo import (
+    anthropic_messages,
+    bedrock_converse,
+    cohere_v2,
+    faults,
+    gemini,
+    ollama,
+    openai_chat,
+    openai_completions,
+    openai_embeddings,
+    openai_responses,
+)
 from demo.answers import CUT, Answer, Part
 from demo.asked import Asked, Refused
 from demo.books import Books, Entry
-from demo.dialect import Dialect
+from demo.dialect import Catalogue, Dialect
 from demo.faults import Faults
 from demo.generation import DEFAULT_TOKENS, generate
 from extproc.measure.tokens import Tokenizer
@@ -30,6 +41,21 @@ _INLINE_BYTES = 64_000
 _MOST_TOKENS = 1_000_000
 # A JSON answer is written in so many pieces where it is asked to be slow.
 _SLOW_PIECES = 8
+
+# Where each dialect answers; what a path names is read as if the body said it.
+_DIALECTS: tuple[tuple[str, Dialect], ...] = (
+    ("/v1/chat/completions", openai_chat),
+    ("/v1/completions", openai_completions),
+    ("/v1/responses", openai_responses),
+    ("/v1/embeddings", openai_embeddings),
+    ("/v1/messages", anthropic_messages),
+    ("/v1beta/models/{model}:{method}", gemini),
+    ("/v1/models/{model}:{method}", gemini),
+    # A model's ARN has slashes.
+    ("/model/{model:path}/{operation}", bedrock_converse),
+    ("/api/chat", ollama),
+    ("/v2/chat", cohere_v2),
+)
 
 Reader = Callable[["Call", Mapping[str, Any]], Awaitable[Answer]]
 
@@ -43,6 +69,7 @@ class Call:
     headers: Mapping[str, str]
     body: bytes
     faults: Faults
+    line: Mapping[str, str]  # what path and query name
 
     def plain(self, status: int, content: Any, *, extra: Mapping[str, str] | None = None) -> Answer:
         """A JSON answer that generates nothing."""
@@ -67,15 +94,16 @@ class Call:
             entry=self.entry,
             status=status,
             headers=headers,
-            parts=self._spoiled(parts),
+            parts=self._spoiled(parts, is_array=content_type.startswith("application/json")),
             hang_s=self.faults.hang,
             pace_s=(interval_ms + self.faults.slow) / 1000,
             is_compressed=self.faults.gzip,
         )
 
-    def _spoiled(self, parts: Sequence[Part] | Iterator[Part]) -> Iterator[Part]:
+    def _spoiled(self, parts: Sequence[Part] | Iterator[Part], *, is_array: bool) -> Iterator[Part]:
         if not isinstance(parts, Sequence):
-            return faults.spoil(parts, self.faults, self.dialect.error_event(self.entry.id))
+            spoiled = faults.spoil(parts, self.faults, self.dialect.error_event(self.entry.id))
+            return gemini.as_array(spoiled) if is_array else spoiled
         return iter(parts) if self.faults.after is None else iter((*parts[: len(parts) // 2], CUT))
 
 
@@ -94,8 +122,7 @@ class Provider:
                 Route("/healthz", self._healthz),
                 Route("/books", self._show_books, methods=["GET"]),
                 Route("/books", self._empty_books, methods=["DELETE"]),
-                Route("/v1/chat/completions", self._chat, methods=["POST"]),
-                Route("/v1/messages", self._messages, methods=["POST"]),
+                *(Route(path, self._spoken(dialect), methods=["POST"]) for path, dialect in _DIALECTS),
                 Route("/v1/messages/count_tokens", self._count_tokens, methods=["POST"]),
                 Route("/v1/models", self._models),
                 Route("/v1/models/{name}", self._models),
@@ -113,11 +140,11 @@ class Provider:
         self._books.empty()
         return Response(status_code=204)
 
-    async def _chat(self, request: Request) -> Answer:
-        return await self._serve(request, openai_chat, self._generate)
+    def _spoken(self, dialect: Dialect) -> Callable[[Request], Awaitable[Answer]]:
+        async def answer(request: Request) -> Answer:
+            return await self._serve(request, dialect, self._generate)
 
-    async def _messages(self, request: Request) -> Answer:
-        return await self._serve(request, anthropic_messages, self._generate)
+        return answer
 
     async def _count_tokens(self, request: Request) -> Answer:
         async def count(call: Call, body: Mapping[str, Any]) -> Answer:
@@ -130,15 +157,16 @@ class Provider:
 
     async def _models(self, request: Request) -> Answer:
         async def answer(call: Call, _body: Mapping[str, Any]) -> Answer:
-            name = request.path_params.get("name")
+            name = call.line.get("name")
             if name is None:
-                return call.plain(200, call.dialect.models())
-            if name not in call.dialect.MODELS:
+                return call.plain(200, catalogue.models())
+            if name not in catalogue.MODELS:
                 raise Refused(404, f"The model '{name}' does not exist.")
-            return call.plain(200, call.dialect.model(name))
+            return call.plain(200, catalogue.model(name))
 
         is_anthropic = "anthropic-version" in request.headers
-        return await self._serve(request, anthropic_messages if is_anthropic else openai_chat, answer)
+        catalogue: Catalogue = anthropic_messages if is_anthropic else openai_chat
+        return await self._serve(request, catalogue, answer)
 
     async def _serve(self, request: Request, dialect: Dialect, reader: Reader) -> Answer:
         """What every call has in common: books, key, faults, and errors in the caller's dialect."""
@@ -152,17 +180,17 @@ class Provider:
             headers=headers,
             body=body,
         )
-        asked_faults = Faults()
+        line = _line(request)
+        call = Call(dialect=dialect, entry=entry, headers=headers, body=body, faults=Faults(), line=line)
         try:
             self._check_key(dialect, headers)
-            asked_faults = faults.parse(headers.get("x-demo-fault", ""))
-            call = Call(dialect=dialect, entry=entry, headers=headers, body=body, faults=asked_faults)
-            _fail_if_asked(asked_faults)
+            call = replace(call, faults=faults.parse(headers.get("x-demo-fault", "")))
+            _fail_if_asked(call.faults)
             return await reader(call, _parsed(body, headers) if request.method == "POST" else {})
         except Refused as refused:
-            call = Call(dialect=dialect, entry=entry, headers=headers, body=body, faults=asked_faults)
             error = dialect.error(refused.status, refused.message, param=refused.param, request_id=entry.id)
-            return call.plain(refused.status, error, extra=_retry(refused.status, asked_faults))
+            extra = _retry(refused.status, call.faults) | dialect.error_headers(refused.status)
+            return call.plain(refused.status, error, extra=extra)
 
     def _check_key(self, dialect: Dialect, headers: Mapping[str, str]) -> None:
         presented = dialect.credential(headers)
@@ -172,7 +200,7 @@ class Provider:
             )
 
     async def _generate(self, call: Call, body: Mapping[str, Any]) -> Answer:
-        asked = call.dialect.read(body, call.headers)
+        asked = call.dialect.read({**body, **call.line}, call.headers)
         wanted = _number(call.headers, "x-demo-output-tokens", DEFAULT_TOKENS)
         input_tokens = await self._input_tokens(call, asked)
         choices = generate(asked, call.body, wanted)
@@ -181,9 +209,11 @@ class Provider:
         if asked.stream:
             parts = call.dialect.events(asked, choices, input_tokens, call.faults.usage_mode)
             if call.faults.garbage:
-                broken = b"data: " + call.dialect.garbage() + b"\n\n"
+                broken = call.dialect.garbage() + b"\n"
+                if asked.stream_type.startswith("text/event-stream"):
+                    broken = b"data: " + broken + b"\n"
                 parts = iter((Part(data=broken, tokens=tokens, chunks=1),))
-            return call.answer(200, parts, content_type="text/event-stream; charset=utf-8")
+            return call.answer(200, parts, content_type=asked.stream_type)
         if call.faults.error_after is not None:
             raise Refused(500, "The server had an error while processing your request.")
         content = call.dialect.whole(asked, choices, input_tokens, call.faults.usage_mode)
@@ -203,6 +233,13 @@ class Provider:
             return found.input
 
         return count() if len(call.body) <= _INLINE_BYTES else await asyncio.to_thread(count)
+
+
+def _line(request: Request) -> dict[str, str]:
+    """What the path names, and the one word of the query that changes such a call's answer."""
+    named = {name: str(value) for name, value in request.path_params.items()}
+    alt = request.query_params.get("alt")
+    return named | {"alt": alt} if named and alt else named
 
 
 def _fail_if_asked(asked_faults: Faults) -> None:

@@ -134,7 +134,7 @@ def _sample_value(schema: Any, dice: random.Random) -> Any:
         return None
     if choices := schema.get("enum"):
         return choices[0]
-    kind = schema.get("type", "string")
+    kind = str(schema.get("type", "string")).lower()  # Gemini writes it in capitals
     if kind == "object":
         return _sample(schema, dice)
     return _SAMPLES[kind] if kind in _SAMPLES else "".join(_words(dice, _SAMPLE_WORDS))

@@ -1,7 +1,7 @@
 """The demo provider: `python -m demo.provider --port 10100`.
 
-It speaks OpenAI Chat Completions and Anthropic Messages, needs its own key, invents deterministic
-answers, fails on request (`demo.faults`) and keeps books (`GET /books`). It forwards nothing anywhere.
+It speaks the dialects that `demo.endpoints` lists, needs its own key, invents deterministic answers,
+fails on request (`demo.faults`) and keeps books (`GET /books`). It forwards nothing anywhere.
 """
 
 from __future__ import annotations
