@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from extproc.formats.anthropic_batches import AnthropicBatches
+from extproc.formats.anthropic_complete import AnthropicComplete
 from extproc.formats.anthropic_messages import AnthropicMessages
 from extproc.formats.base import WireFormat
 from extproc.formats.bedrock_converse import BedrockConverse
@@ -53,6 +55,8 @@ _ALL: tuple[WireFormat, ...] = (
     TGI(),
     Ollama(),
     MCP(),
+    AnthropicBatches(),
+    AnthropicComplete(),
 )
 
 FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})

@@ -37,7 +37,7 @@ ANTHROPIC = {"anthropic-version": "2023-06-01"}
         ("post", "/v1/chat/completions", {}, None),
         ("DELETE", "/v1/models/x", {}, None),
         ("POST", "/v1/models", {}, None),
-        ("POST", "/v1/messages/batches", {}, None),
+        ("POST", "/v1/messages/batches", {}, ("anthropic_batches", "batch")),
         ("POST", "/V1/chat/completions", {}, None),
         ("POST", "/v1/chat/completions//", {}, None),
         ("POST", "/x/v1/chat/completions", {}, None),

@@ -50,6 +50,7 @@ ROWS: tuple[tuple[str, str, str, int, Callable[[dict[str, Any] | None, str], Tot
     ("//api.cohere.com/v2/chat", "cohere_v2", "chat", 18, by_cohere),
     ("//api.cohere.com/v2/embed", "cohere_v2", "embeddings", 2, by_cohere),
     ("//api.cohere.com/v2/rerank", "cohere_v2", "rerank", 2, by_cohere),
+    ("//api.anthropic.com/v1/complete", "anthropic_complete", "text_completion", 1, unreported),
     (":11434/api/chat", "ollama", "chat", 6, by_ollama),
     (":11434/api/generate", "ollama", "text_completion", 5, by_ollama),
     (":11434/api/embeddings", "ollama", "embeddings", 1, by_ollama),
