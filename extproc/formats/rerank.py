@@ -71,6 +71,8 @@ def _read_pair(body: JSON, keys: tuple[str, str], content: Content) -> int:
 
 def _read(body: JSON, key: str, content: Content) -> int:
     value = body[key]
+    if not isinstance(value, str | dict | list):
+        raise fields.wrong(f"/{key}", "must be a string, an object or a list")
     items = value if isinstance(value, list) else [value]
     return openai_request.read_inputs({key: items}, key, content, _read_document)
 

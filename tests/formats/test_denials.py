@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -327,6 +327,81 @@ def test_the_openai_sdk_raises_its_own_exception_and_retries_as_told(
     assert isinstance(caught.value.body, dict)
     assert caught.value.body["reason"] == str(told.reason)
     assert len(asked) == requests
+
+
+OPENAI_CALLS: dict[str, Callable[[openai.OpenAI], object]] = {
+    "openai_completions": lambda client: client.completions.create(model="babbage-002", prompt="hi"),
+    "openai_responses": lambda client: client.responses.create(model="gpt-5", input="hi"),
+    "openai_embeddings": lambda client: client.embeddings.create(model="text-embedding-3-small", input="hi"),
+    "openai_moderations": lambda client: client.moderations.create(input="hi"),
+    "openai_assistants": lambda client: client.post("/threads/runs", cast_to=object, body={}),
+}
+
+
+@pytest.mark.parametrize("provider", ["openai", "azure.ai.openai", "openrouter", "mistral_ai"])
+@pytest.mark.parametrize("api", OPENAI_CALLS)
+def test_the_openai_sdk_raises_its_own_exception_whatever_the_call_and_the_vendor(
+    api: str, provider: str
+) -> None:
+    told = denial(429, Reason.RATE_LIMITED, retry_after_ms=5)
+    with (
+        serving(FORMATS[api].render_denial(told, provider)) as (address, asked),
+        openai.OpenAI(base_url=f"{address}/v1", api_key="sk-test", max_retries=1) as client,
+        pytest.raises(openai.RateLimitError) as caught,
+    ):
+        OPENAI_CALLS[api](client)
+
+    assert f"(decision {ID})" in caught.value.message
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_denied_stream_of_responses_raises_like_any_other(*, stream: bool) -> None:
+    told = denial(403, Reason.ACCESS_DENIED)
+    with (
+        serving(FORMATS["openai_responses"].render_denial(told)) as (address, asked),
+        openai.OpenAI(base_url=f"{address}/v1", api_key="sk-test") as client,
+        pytest.raises(openai.PermissionDeniedError) as caught,
+    ):
+        client.responses.create(model="gpt-5", input="hi", stream=stream)
+
+    assert caught.value.code == "access_denied"
+    assert len(asked) == 1
+
+
+def test_openrouter_writes_the_status_where_openai_writes_a_word() -> None:
+    reply = CHAT.render_denial(RATE, "openrouter")
+
+    assert json.loads(reply.body) == {
+        "error": {
+            "code": 429,
+            "message": f"{RATE.message} (decision {ID})",
+            "metadata": {
+                "type": "tokens",
+                "param": None,
+                "code": "rate_limit_exceeded",
+                "reason": "rate_limited",
+                "decision_id": ID,
+                "retry_after": 46,
+            },
+        },
+        "user_id": None,
+    }
+    assert reply.headers == CHAT.render_denial(RATE).headers
+
+
+def test_mistrals_error_is_the_body_itself() -> None:
+    body = json.loads(CHAT.render_denial(RATE, "mistral_ai").body)
+
+    assert body == {"object": "error", **json.loads(CHAT.render_denial(RATE).body)["error"]}
+
+
+def test_azure_counts_resets_in_whole_seconds() -> None:
+    ours, azures = CHAT.render_denial(RATE), CHAT.render_denial(RATE, "azure.ai.openai")
+
+    assert ours.headers["x-ratelimit-reset-tokens"] == "51.189s"
+    assert azures.headers["x-ratelimit-reset-tokens"] == "52"
+    assert azures.body == ours.body
 
 
 @pytest.mark.parametrize(("told", "exception", "requests"), SDK_DENIALS)

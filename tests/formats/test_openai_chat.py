@@ -10,7 +10,7 @@ from extproc.formats.base import Call, ParsedRequest
 from extproc.formats.openai_chat import OpenAIChat
 from extproc.formats.strict_json import parse_json
 from extproc.model import PromptImage
-from tests.formats.calls import parsed
+from tests.formats.calls import claimed, parsed
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "openai_chat"
 CHAT = OpenAIChat()
@@ -163,6 +163,11 @@ def test_a_body_that_holds_too_many_tools_is_refused() -> None:
         ({"tools": ["x"]}, "/tools/0 "),
         ({"tools": [{"type": "function", "function": {"name": 5}}]}, "/tools/0/function/name "),
         ({"functions": [{"name": []}]}, "/functions/0/name "),
+        ({"plugins": "web"}, "/plugins "),
+        ({"plugins": [{"id": 5}]}, "/plugins/0/id "),
+        ({"search_parameters": "on"}, "/search_parameters "),
+        ({"data_sources": [5]}, "/data_sources/0 "),
+        ({"tools": [{"type": "function", "Function": {"name": "x"}}]}, "/tools/0 "),
         ({"response_format": "json"}, "/response_format "),
         ({"response_format": {"json_schema": []}}, "/response_format/json_schema "),
     ],
@@ -207,6 +212,79 @@ def test_state_kept_by_the_provider_is_noticed() -> None:
 
 def test_built_in_search_is_a_tool() -> None:
     assert parse(HELLO | {"web_search_options": {}}).request.tools == ("web_search",)
+
+
+@pytest.mark.parametrize(
+    ("change", "tools", "models"),
+    [
+        ({"plugins": [{"id": "web", "max_results": 3}]}, ("web",), ()),
+        ({"plugins": [{"id": "web", "enabled": False}]}, (), ()),
+        ({"plugins": [{"id": "fusion", "model": "A/B", "models": ["C/D"]}]}, ("fusion",), ("a/b", "c/d")),
+        ({"models": ["openai/gpt-4o:online"]}, ("web",), ("openai/gpt-4o:online",)),
+        ({"route": "fallback", "provider": {"order": ["groq"]}}, (), ()),
+        ({"search_parameters": {"mode": "auto"}}, ("live_search",), ()),
+        ({"search_parameters": {"mode": "off"}}, (), ()),
+        ({"data_sources": [{"type": "azure_search", "parameters": {"key": "k"}}]}, ("azure_search",), ()),
+        ({"tools": [{"type": "mcp", "server_label": "wiki"}]}, ("mcp", "wiki"), ()),
+    ],
+)
+def test_what_vendors_add_is_seen(
+    change: dict[str, Any], tools: tuple[str, ...], models: tuple[str, ...]
+) -> None:
+    request = parse(HELLO | change).request
+
+    assert (request.tools, request.models) == (tools, ("gpt-4o-mini", *models))
+
+
+def test_the_keys_of_a_data_source_are_no_prompt() -> None:
+    prompt = parse(HELLO | {"data_sources": [{"type": "azure_search", "parameters": {"key": "k"}}]}).prompt
+
+    assert [(message.role, message.text) for message in prompt.messages] == [
+        ("user", "hi"),
+        ("data_sources", ""),
+    ]
+    assert prompt.tools == ()
+
+
+@pytest.mark.parametrize("model", ["@preset/mine", "openai/gpt-4o@preset/mine"])
+def test_a_preset_is_state_of_the_router(model: str) -> None:
+    assert parse(HELLO | {"model": model}).request.has_state
+
+
+@pytest.mark.parametrize("body", [{}, {"model": "GPT-4o"}, {"model": None}])
+def test_a_deployment_is_the_model_whatever_the_body_says(body: dict[str, Any]) -> None:
+    path = "/openai/deployments/My-Dep/chat/completions?api-version=2024-10-21"
+    request = parsed(path, {"messages": HELLO["messages"]} | body, host="x.openai.azure.com").request
+
+    assert (request.provider, request.model) == ("azure.ai.openai", "my-dep")
+    assert request.models == (("my-dep", "gpt-4o") if body.get("model") else ("my-dep",))
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "is_asked"),
+    [
+        ("x.openai.azure.com", "/openai/deployments/d/chat/completions?api-version=2024-02-01", False),
+        (
+            "x.openai.azure.com",
+            "/openai/deployments/d/chat/completions?api-version=2024-08-01-preview",
+            False,
+        ),
+        ("x.openai.azure.com", "/openai/deployments/d/chat/completions?api-version=2024-09-01-preview", True),
+        ("x.openai.azure.com", "/openai/v1/chat/completions?api-version=preview", True),
+        ("x.openai.azure.com", "/openai/v1/chat/completions", True),
+        ("api.mistral.ai", "/v1/chat/completions", False),
+        ("api.groq.com", "/openai/v1/chat/completions", False),
+        ("api.perplexity.ai", "/chat/completions", False),
+        ("api.deepseek.com", "/chat/completions", True),
+    ],
+)
+def test_usage_is_asked_for_where_that_is_known_and_needed(host: str, path: str, *, is_asked: bool) -> None:
+    call = claimed(path, host=host)
+    assert call is not None
+    body = HELLO | {"stream": True}
+
+    assert (CHAT.ask_for_usage(body, call) is not None) is is_asked
+    assert CHAT.parse_request(body, call).request.wants_usage_chunk is not is_asked
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ here a second time, from the providers' documentation.
 import base64
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ import pytest
 
 from extproc.errors import RequestRefused
 from extproc.formats import FORMATS
-from extproc.formats.base import WireFormat
+from extproc.formats.base import BodyKind, Call
 from extproc.formats.body import answer_decoder
 from extproc.formats.strict_json import parse_json
-from extproc.model import Observation
+from extproc.model import AIRequest, Observation
 from tests.formats.calls import claimed, observed, randomly_chunked
 
 ROOT = Path(__file__).parent.parent.parent
@@ -29,12 +30,100 @@ CORPUS = ROOT.parent / "shared" / "corpus"
 Exchange = dict[str, Any]
 Totals = tuple[int, int] | None
 
-pytestmark = pytest.mark.skipif(not CORPUS.is_dir(), reason="the recorded exchanges are not on this machine")
+pytestmark = pytest.mark.skipif(
+    not CORPUS.is_dir(), reason="the recorded exchanges of ../shared/corpus are not on this machine"
+)
 
-# The one recorded request whose body is itself the fault: max_tokens is -1, and OpenAI said 400.
-FAULTY = "chat-bad-request.yaml#0"
-# Cohere's dialect is its own, whatever the operation is called.
-OPENAI_LIKE = ("openai", "azure", "groq", "deepseek", "mistral", "other")
+# The recorded requests whose body is itself the fault: max_tokens is -1, and OpenAI said 400.
+FAULTY = ("chat-bad-request.yaml#0", "completion-bad-request.yaml#0")
+# Their dialects are their own, whatever the operation is called.
+OTHER_DIALECTS = ("api.writer.com", "api.aleph-alpha.com")
+EVERYBODY = ("openai", "azure", "groq", "deepseek", "openrouter", "mistral", "other")
+
+
+def by_prompt(usage: dict[str, Any]) -> Totals:
+    return usage["prompt_tokens"], usage["total_tokens"] - usage["prompt_tokens"]
+
+
+def by_input(usage: dict[str, Any]) -> Totals:
+    return usage["input_tokens"], usage["output_tokens"]
+
+
+def by_total(usage: dict[str, Any]) -> Totals:
+    """Nothing is generated, so that all of it is input."""
+    return usage["total_tokens"], 0
+
+
+def with_cache(usage: dict[str, Any]) -> Totals:
+    cached = (usage.get("cache_creation_input_tokens"), usage.get("cache_read_input_tokens"))
+    return usage["input_tokens"] + sum(filter(None, cached)), usage["output_tokens"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One operation of some providers, and what it must be taken for."""
+
+    recorded: str  # the operation as the recordings name it
+    api: str
+    operation: str
+    count: int
+    with_usage: int = 0
+    totals: Callable[[dict[str, Any]], Totals] = by_prompt
+    providers: tuple[str, ...] = EVERYBODY
+
+    def exchanges(self) -> list[Exchange]:
+        found = [
+            each
+            for each in exchanges()
+            if (each["operation"], each["provider"] in self.providers) == (self.recorded, True)
+            and urlsplit(each["url"]).netloc not in OTHER_DIALECTS
+            and not each["id"].endswith(FAULTY)
+        ]
+        assert len(found) == self.count
+        return found
+
+
+SPENDING = (
+    Row(recorded="chat", api="openai_chat", operation="chat", count=412, with_usage=316),
+    Row(
+        recorded="completions", api="openai_completions", operation="text_completion", count=67, with_usage=46
+    ),
+    Row(
+        recorded="responses",
+        api="openai_responses",
+        operation="chat",
+        count=85,
+        with_usage=84,
+        totals=by_input,
+    ),
+    Row(
+        recorded="embeddings",
+        api="openai_embeddings",
+        operation="embeddings",
+        count=44,
+        with_usage=39,
+        totals=by_total,
+    ),
+    Row(recorded="rerank", api="rerank", operation="rerank", count=2, with_usage=2, totals=by_total),
+    Row(recorded="threads.runs", api="openai_assistants", operation="invoke_agent", count=17, with_usage=6),
+    Row(
+        recorded="messages",
+        api="anthropic_messages",
+        operation="chat",
+        count=43,
+        with_usage=43,
+        totals=with_cache,
+        providers=("anthropic",),
+    ),
+)
+CONTROL = (
+    Row(recorded="assistants", api="openai_assistants", operation="control", count=20),
+    Row(recorded="threads", api="openai_assistants", operation="control", count=16),
+    Row(recorded="threads.messages", api="openai_assistants", operation="control", count=27),
+    Row(recorded="threads.runs.object", api="openai_assistants", operation="control", count=22),
+)
+spending = pytest.mark.parametrize("row", SPENDING, ids=lambda row: row.recorded)
+every_row = pytest.mark.parametrize("row", [*SPENDING, *CONTROL], ids=lambda row: row.recorded)
 
 
 @cache
@@ -46,27 +135,35 @@ def exchanges() -> tuple[Exchange, ...]:
     )
 
 
-def recorded(providers: tuple[str, ...], operation: str) -> Iterator[Exchange]:
-    return (each for each in exchanges() if each["provider"] in providers and each["operation"] == operation)
+def call_of(each: Exchange) -> Call:
+    url = urlsplit(each["url"])
+    path = f"{url.path}?{url.query}" if url.query else url.path
+    call = claimed(path, method=each["method"], host=url.netloc, headers=each["request_headers"])
+    assert call is not None, each["id"]
+    return call
 
 
-def openai_chats() -> list[Exchange]:
-    return list(recorded(("openai",), "chat"))
-
-
-def messages() -> list[Exchange]:
-    return list(recorded(("anthropic",), "messages"))
-
-
-def openai_totals(usage: dict[str, Any] | None) -> Totals:
-    return (usage["prompt_tokens"], usage["total_tokens"] - usage["prompt_tokens"]) if usage else None
-
-
-def anthropic_totals(usage: dict[str, Any] | None) -> Totals:
-    if not usage:
+def request_of(each: Exchange) -> AIRequest | None:
+    """What the body asks for; None for a call without one."""
+    call, data = call_of(each), base64.b64decode(each["request_body_b64"] or "")
+    if call.body is BodyKind.NONE:
+        assert not data, each["id"]
         return None
-    cached = (usage.get("cache_creation_input_tokens"), usage.get("cache_read_input_tokens"))
-    return usage["input_tokens"] + sum(filter(None, cached)), usage["output_tokens"]
+    return FORMATS[call.api].parse_request(parse_json(data), call).request
+
+
+def observations(api: str, each: Exchange) -> tuple[Observation, Observation]:
+    """The answer observed whole and in pieces of random size."""
+    data = base64.b64decode(each["response_body_b64"])
+    return _observed(api, each, [data]), _observed(api, each, randomly_chunked(data, each["id"]))
+
+
+def _observed(api: str, each: Exchange, pieces: list[bytes]) -> Observation:
+    decoder = answer_decoder(each["response_headers"].get("content-encoding", ""))
+    assert decoder is not None, each["id"]
+    decoded = [decoder.feed(piece) for piece in pieces]
+    assert not decoder.is_broken, each["id"]
+    return observed(api, *decoded, headers=each["response_headers"])
 
 
 def seen_totals(seen: Observation) -> Totals:
@@ -77,97 +174,64 @@ def seen_totals(seen: Observation) -> Totals:
     return seen.usage.input_tokens, seen.usage.output_tokens
 
 
-def observations(wire_format: WireFormat, each: Exchange) -> list[Observation]:
-    """The answer observed whole and in pieces of random size."""
-    data = base64.b64decode(each["response_body_b64"])
-    headers = each["response_headers"]
-    seen: list[Observation] = []
-    for pieces in ([data], randomly_chunked(data, each["id"])):
-        decoder = answer_decoder(headers.get("content-encoding", ""))
-        assert decoder is not None, each["id"]
-        decoded = [decoder.feed(piece) for piece in pieces]
-        assert not decoder.is_broken, each["id"]
-        seen.append(observed(wire_format.name, *decoded, headers=headers))
-    return seen
+@every_row
+def test_every_request_is_understood(row: Row) -> None:
+    for each in row.exchanges():
+        call = call_of(each)
+        assert (call.api, call.operation) == (row.api, row.operation), each["id"]
+        if request := request_of(each):
+            assert request.stream is each["expected"]["stream"], each["id"]
+            assert request.model == (each["expected"]["model_request"] or "").lower(), each["id"]
 
 
-def check_request(each: Exchange, api: str) -> None:
-    url = urlsplit(each["url"])
-    path = f"{url.path}?{url.query}" if url.query else url.path
-    call = claimed(path, method=each["method"], host=url.netloc, headers=each["request_headers"])
-    assert call is not None, each["id"]
-    assert (call.api, call.operation) == (api, "chat"), each["id"]
-    request = FORMATS[api].parse_request(parse_json(base64.b64decode(each["request_body_b64"])), call).request
-    assert request.stream is each["expected"]["stream"], each["id"]
-    assert request.model == each["expected"]["model_request"].lower(), each["id"]
+@spending
+def test_every_usage_is_found_however_the_answer_is_cut(row: Row) -> None:
+    with_usage = 0
+    for each in row.exchanges():
+        usage = each["expected"]["usage"]
+        whole, pieces = observations(row.api, each)
+        assert whole == pieces, each["id"]
+        assert seen_totals(whole) == (row.totals(usage) if usage else None), each["id"]
+        assert whole.model == (each["expected"]["model_response"] or ""), each["id"]
+        assert bool(whole.error) is (each["status"] >= 400), each["id"]
+        with_usage += usage is not None
+
+    assert with_usage == row.with_usage
 
 
-def test_every_openai_chat_request_is_understood() -> None:
-    sound = [each for each in openai_chats() if not each["id"].endswith(FAULTY)]
-    assert len(sound) == 324
+@spending
+def test_every_answer_is_finished_but_those_of_runs_that_go_on(row: Row) -> None:
+    for each in row.exchanges():
+        goes_on = row.recorded == "threads.runs" and not each["expected"]["stream"]
+        seen, _ = observations(row.api, each)
+        assert (seen.finished, seen.is_legible) == (not goes_on, not goes_on), each["id"]
 
-    for each in sound:
-        check_request(each, "openai_chat")
+
+@pytest.mark.parametrize("row", SPENDING[:3], ids=lambda row: row.recorded)
+def test_text_is_there_to_be_counted_where_usage_is_missing(row: Row) -> None:
+    for each in row.exchanges():
+        if each["status"] == 200 and each["expected"]["usage"] is None:
+            assert observations(row.api, each)[0].output_text, each["id"]
 
 
-def test_the_faulty_openai_request_is_refused_as_openai_did() -> None:
-    (each,) = (each for each in openai_chats() if each["id"].endswith(FAULTY))
+@pytest.mark.parametrize("name", FAULTY)
+def test_a_faulty_request_is_refused_as_openai_did(name: str) -> None:
+    (each,) = (each for each in exchanges() if each["id"].endswith(name))
 
     with pytest.raises(RequestRefused, match="/max_tokens"):
-        check_request(each, "openai_chat")
+        request_of(each)
     assert each["status"] == 400
 
 
-def test_every_anthropic_request_is_understood() -> None:
-    assert len(messages()) == 43
+def test_a_deployment_of_azure_is_its_model_and_the_body_may_name_another() -> None:
+    azure = [each for each in exchanges() if each["provider"] == "azure"]
+    assert len(azure) == 56
 
-    for each in messages():
-        check_request(each, "anthropic_messages")
-
-
-def test_every_usage_of_openai_chats_and_their_likes_is_found() -> None:
-    with_usage = 0
-    for each in recorded(OPENAI_LIKE, "chat"):
-        expected = openai_totals(each["expected"]["usage"])
-        for seen in observations(FORMATS["openai_chat"], each):
-            assert seen_totals(seen) == expected, each["id"]
-            assert seen.model == (each["expected"]["model_response"] or ""), each["id"]
-            assert seen.finished, each["id"]
-            assert bool(seen.error) is (each["status"] >= 400), each["id"]
-        with_usage += expected is not None
-
-    assert with_usage == 324
-
-
-def test_every_usage_of_anthropic_messages_is_found() -> None:
-    with_usage = 0
-    for each in messages():
-        expected = anthropic_totals(each["expected"]["usage"])
-        for seen in observations(FORMATS["anthropic_messages"], each):
-            assert seen_totals(seen) == expected, each["id"]
-            assert seen.model == each["expected"]["model_response"], each["id"]
-            assert seen.finished, each["id"]
-            assert seen.output_text, each["id"]
-        with_usage += expected is not None
-
-    assert with_usage == 43
-
-
-def test_chunks_of_recorded_answers_do_not_matter() -> None:
-    for name, found in (("openai_chat", openai_chats()), ("anthropic_messages", messages())):
-        for each in found:
-            whole, pieces = observations(FORMATS[name], each)
-            assert whole == pieces, each["id"]
-
-
-def test_bodies_of_compatible_servers_are_read_alike() -> None:
-    call = claimed("/v1/chat/completions")
-    assert call is not None
-    likes = [each for each in recorded(OPENAI_LIKE[1:], "chat") if each["request_body_b64"]]
-    assert len(likes) == 96
-
-    for each in likes:
-        body = parse_json(base64.b64decode(each["request_body_b64"]))
-        request = FORMATS["openai_chat"].parse_request(body, call).request
-        assert request.stream is each["expected"]["stream"], each["id"]
-        assert request.model == str(body["model"]).lower(), each["id"]
+    for each in azure:
+        request = request_of(each)
+        assert request is not None
+        assert request.provider == "azure.ai.openai"
+        deployment = urlsplit(each["url"]).path.split("/")[3]
+        assert request.model == deployment, each["id"]
+        named = json.loads(base64.b64decode(each["request_body_b64"])).get("model")
+        assert set(request.models) == {deployment, named} - {None}, each["id"]
