@@ -131,8 +131,6 @@ def _sum(usage: dict[str, Any], *names: str) -> int | None:
 def _openai(usage: dict[str, Any]) -> Totals:
     given, total = usage.get("prompt_tokens"), usage.get("total_tokens")
     made = usage.get("completion_tokens")
-    if given is None:
-        return total, 0  # rerankers report a total alone
     # Embeddings have no completion; xAI leaves reasoning out of it but not out of the total.
     return given, made if total is None else max(total - given, made or 0)
 
@@ -198,6 +196,8 @@ _READINGS = (
         lambda usage: (usage.get("input_token_count"), usage.get("generated_token_count")),
     ),
     (("generated_tokens",), lambda usage: (None, usage["generated_tokens"])),
-    (("prompt_tokens", "total_tokens"), _openai),
+    (("prompt_tokens",), _openai),
     (("input_tokens",), _anthropic_or_responses),
+    # Some embeddings, and rerankers: nothing is generated.
+    (("total_tokens",), lambda usage: (usage["total_tokens"], 0)),
 )

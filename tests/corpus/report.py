@@ -222,7 +222,7 @@ class Counted:
 
     exchange: Exchange
     request: AIRequest
-    kind: str  # text, tools, images
+    kind: str  # text, tools, images, schema
     estimated: int
     reported: int
     exact: bool
@@ -246,7 +246,7 @@ def counted() -> tuple[Counted, ...]:
         reported = answer.expected[0]
         if not reported or request.has_state or not each.tokens.input:
             continue
-        kind = "images" if set(request.modalities) - {"text"} else "tools" if request.tools else "text"
+        kind = _kind(each.exchange, request)
         found.append(
             Counted(
                 exchange=each.exchange,
@@ -258,6 +258,14 @@ def counted() -> tuple[Counted, ...]:
             )
         )
     return tuple(found)
+
+
+def _kind(each: Exchange, request: AIRequest) -> str:
+    if set(request.modalities) - {"text"}:
+        return "images"
+    if request.tools or b'"tool_calls"' in each.body or b'"tool_use"' in each.body:
+        return "tools"
+    return "schema" if b'"json_schema"' in each.body else "text"
 
 
 # The first that is part of the normalised model's name decides.
