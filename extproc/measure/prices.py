@@ -61,10 +61,17 @@ _PARTS_OF_OUTPUT: Final = (
     ("image_output_tokens", ("output_image_mtok", _OUTPUT)),
 )
 _REQUESTS: Final = "requests_kcount"
+_HEARD: Final = "input_audio_hours"
+# What else may stand beside a price by tokens: the same hours again, and searches, which are not counted.
+_ASIDE: Final = ("audio_hours", "web_searches_kcount", "social_searches_kcount", "storage_searches_kcount")
+# Groq bills ten seconds of sound at least.
+_LEAST_AUDIO_MS: Mapping[str, int] = MappingProxyType({"groq": 10_000})
 
-# Prices are dollars a million tokens, and dollars a thousand requests.
+# Prices are dollars a million tokens, a thousand requests, an hour.
 _NANO_USD_A_TOKEN: Final = 1000
 _NANO_USD_A_REQUEST: Final = 1_000_000
+_NANO_USD: Final = 1_000_000_000
+_MS_AN_HOUR: Final = Decimal(3_600_000)
 # Of its own, so that no other code's precision touches a bill; 10**8 tokens at any price fit exactly.
 _EXACT: Final = Context(prec=60)
 _ZERO: Final = Decimal(0)
@@ -100,11 +107,17 @@ class _Tariff:
         self._cache_write_1h, self._cache_write = first(_CACHE_WRITE_1H), first(_CACHE_WRITE)
         self._parts_of_input = tuple((part, first(names)) for part, names in _PARTS_OF_INPUT)
         self._parts_of_output = tuple((part, first(names)) for part, names in _PARTS_OF_OUTPUT)
-        fee = getattr(prices, _REQUESTS)
+        fee, hour = vars(prices).get(_REQUESTS), vars(prices).get(_HEARD)
         self._fee = fee * _NANO_USD_A_REQUEST if isinstance(fee, Decimal) else _ZERO
+        self._hour = hour * _NANO_USD if isinstance(hour, Decimal) else _ZERO
+        # Sound alone has a price: where nobody said how much there was, the cost is unknown.
+        self._is_by_time = _HEARD in listed and not {_INPUT, _OUTPUT} & listed.keys()
 
-    def nano_usd(self, usage: Usage) -> int:
-        """The sum over the parts; rounded once, halves up."""
+    def nano_usd(self, usage: Usage, least_audio_ms: int) -> int | None:
+        """The sum over the parts, rounded once, halves up; None where what it is billed by is not there."""
+        heard_ms = usage.input_audio_ms
+        if heard_ms is None and self._is_by_time:
+            return None
         given, made = usage.input_tokens or 0, usage.output_tokens or 0
         written = usage.cache_creation_input_tokens or 0
         written_1h = min(usage.cache_creation_1h_input_tokens or 0, written)
@@ -118,7 +131,11 @@ class _Tariff:
             _sum(given, parts_of_input, self._input, given),
             _sum(made, parts_of_output, self._output, given),
         )
-        return int(_EXACT.add(total, self._fee).to_integral_value(ROUND_HALF_UP))
+        total = _EXACT.add(total, self._fee)
+        if heard_ms and self._hour:
+            heard = Decimal(max(heard_ms, least_audio_ms))
+            total = _EXACT.add(total, _EXACT.divide(_EXACT.multiply(self._hour, heard), _MS_AN_HOUR))
+        return int(total.to_integral_value(ROUND_HALF_UP))
 
 
 def _sum(total: int, parts: list[tuple[int, _Rate]], rest: _Rate, input_tokens: int) -> Decimal:
@@ -139,10 +156,12 @@ def _rate(price: Decimal | TieredPrices) -> _Rate:
     return _Rate(price.base * _NANO_USD_A_TOKEN, tuple(tiers))
 
 
-def _is_by_tokens(prices: ModelPrice) -> bool:
-    """Whether what we count decides the price; hours, characters and pages are counted by nobody here."""
-    units = [name for name, price in vars(prices).items() if price is not None]
-    return all(name.endswith(("_mtok", "_searches_kcount")) or name == _REQUESTS for name in units)
+def _can_be_computed(prices: ModelPrice) -> bool:
+    """Whether what we count decides the price; characters, pages and messages are counted by nobody here."""
+    units = {name for name, price in vars(prices).items() if price is not None}
+    is_known = all(name.endswith("_mtok") or name in (*_ASIDE, _REQUESTS, _HEARD) for name in units)
+    # Hours of both directions at once are those of a connection that stays open.
+    return is_known and ("audio_hours" not in units or _HEARD in units)
 
 
 class Prices:
@@ -177,7 +196,9 @@ class Prices:
             model = self._found(provider, name) if 0 < len(name) <= _LONGEST_NAME else None
             if model is not None:
                 tariff = self._tariff(model, at_ns)
-                return None if tariff is None else Cost(tariff.nano_usd(usage), self.revision)
+                least_ms = _LEAST_AUDIO_MS.get(provider, 0)
+                nano_usd = None if tariff is None else tariff.nano_usd(usage, least_ms)
+                return None if nano_usd is None else Cost(nano_usd, self.revision)
         return None
 
     def nothing(self) -> Cost:
@@ -196,5 +217,5 @@ class Prices:
     def _tariff(self, model: ModelInfo, at_ns: int) -> _Tariff | None:
         prices = model.get_prices(datetime.fromtimestamp(at_ns / 1e9, UTC))
         if id(prices) not in self._tariffs:
-            self._tariffs[id(prices)] = _Tariff(prices) if _is_by_tokens(prices) else None
+            self._tariffs[id(prices)] = _Tariff(prices) if _can_be_computed(prices) else None
         return self._tariffs[id(prices)]

@@ -22,6 +22,7 @@ _PARTS = (
     "tool_input_tokens",
     "audio_output_tokens",
     "image_output_tokens",
+    "input_audio_ms",
 )
 
 Attributes = dict[str, AttributeValue]

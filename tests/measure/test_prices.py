@@ -95,6 +95,15 @@ def test_a_fee_for_the_request_is_added(prices: Prices) -> None:
     assert nano_usd(prices, usage, "perplexity", "sonar") == 12 * 1000 + 12 * USD // 1000
 
 
+def test_sound_is_billed_by_its_length(prices: Prices) -> None:
+    """Whisper: 36 cents an hour; on Groq 11.1 cents, and ten seconds at least."""
+    heard = Usage(input_tokens=0, output_tokens=0, input_audio_ms=5_000)
+
+    assert nano_usd(prices, heard, "openai", "whisper-1") == 500_000
+    assert nano_usd(prices, heard, "groq", "whisper-large-v3") == 308_333
+    assert nano_usd(prices, Usage(input_tokens=0, output_tokens=0), "openai", "whisper-1") is None
+
+
 # --- whose price
 
 
@@ -158,7 +167,8 @@ def test_bedrocks_regional_profiles_have_their_own_price(prices: Prices) -> None
         ("openai", "gpt-4o" + "x" * 300),
         ("ollama", "llama3"),
         ("", "gpt-4o"),
-        ("openai", "whisper-1"),  # by the hour
+        ("openai", "whisper-1"),  # by the hour, and nobody said how much there was
+        ("openai", "gpt-live-1"),  # by the hour of a connection
         ("openai", "tts-1"),  # by the character
         ("mistral_ai", "mistral-ocr-latest"),  # by the page
     ],
@@ -320,11 +330,10 @@ _MODALITIES = {"audio_input_tokens", "image_input_tokens"}
 def test_every_part_of_a_usage_has_a_price() -> None:
     """A count that somebody adds to `Usage` must be priced or left out on purpose."""
     priced_parts = {name for name, _ in (*_PARTS_OF_INPUT, *_PARTS_OF_OUTPUT)}
-    wholes = {
-        "input_tokens",
-        "output_tokens",
-        "cache_creation_input_tokens",
-        "cache_creation_1h_input_tokens",
+    others = {
+        *("input_tokens", "output_tokens"),
+        *("cache_creation_input_tokens", "cache_creation_1h_input_tokens"),
+        "input_audio_ms",
     }
 
-    assert priced_parts | wholes == set(Usage.__slots__)
+    assert priced_parts | others == set(Usage.__slots__)
