@@ -23,11 +23,12 @@ _PART_KEYS = frozenset(
         *("file_data", "file_url", "file_id", "image_base64"),
     }
 )
+_ROUTE_KEYS = frozenset({"id", "model", "models", "enabled"})
 _STREAM_OPTION_KEYS = frozenset({"include_usage"})
 # No role of the API, so that no counter takes the prompt for plain text: recorded requests with a
 # schema come to 5 to 10 % less than text and frame say.
 _SCHEMA_ROLE = "response_format"
-_SEARCH_ROLE = "data_sources"
+_SEARCH_ROLE = "search"
 _STATE_KEYS = ("previous_response_id", "conversation", "preset")
 _PRESET = "@preset/"
 _ONLINE_SUFFIX = ":online"
@@ -45,9 +46,10 @@ PartReader = Callable[[JSON, str, Content], None]
 def models(body: JSON, call: Call, *also: str) -> tuple[str, ...]:
     """The model, the fallbacks that routers such as OpenRouter take from the body, and `also`."""
     named = [*fields.models_of(body, call), *_names(body, "models", "")]
-    named += [fields.name(fallback, "model", at) for at, fallback in fields.objects(body, "fallbacks")]
-    for at, plugin in fields.objects(body, "plugins"):
-        named += [fields.name(plugin, "model", at), *_names(plugin, "models", at)]
+    for key in ("fallbacks", "plugins"):
+        for at, route in fields.objects(body, key):
+            fields.check_case(route, _ROUTE_KEYS, at)
+            named += [fields.name(route, "model", at), *_names(route, "models", at)]
     return fields.models([*named, *also])
 
 
@@ -242,6 +244,7 @@ def read_searches(body: JSON, names: tuple[str, ...], content: Content) -> list[
         found.append("live_search")
     for at, source in fields.objects(body, "data_sources"):  # Azure
         found.append(fields.string(source, "type", at))
+    if found:
         # What is found becomes part of the prompt; the definition itself, with its keys, does not.
         content.end_message(_SEARCH_ROLE)
     return found

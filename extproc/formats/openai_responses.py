@@ -33,6 +33,7 @@ _POSTS: Mapping[tuple[str, ...], tuple[str, BodyKind]] = MappingProxyType(
 # What is stored is read and deleted for nothing, also where an answer is streamed a second time.
 _STORED_METHODS = frozenset({"GET", "DELETE"})
 _TEXT_KEYS = frozenset({"format"})
+_MODERATION_KEYS = frozenset({"model"})
 
 
 class OpenAIResponses(OpenAIFormat):
@@ -57,11 +58,14 @@ class OpenAIResponses(OpenAIFormat):
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
         found = Input()
-        if isinstance(body.get("input"), str):
-            found.read_text(fields.string(body, "input"))
-        else:
+        given = body.get("input")
+        if isinstance(given, str):
+            found.read_text(given)
+        elif given is None or isinstance(given, list):
             found.read_items(body, "input")
-        found.read_items(body, "items")
+        else:
+            raise fields.wrong("/input", "must be a string or a list of items")
+        found.read_items(body, "items")  # of a conversation
         message_count = found.message_count
         found.read_instructions(body)
         has_prompt = found.read_prompt(body)
@@ -69,8 +73,10 @@ class OpenAIResponses(OpenAIFormat):
             raise fields.not_this_call("/input is required: this path takes a response to create")
         _read_format(body, found)
         found.tools.read(body)
-        moderation = fields.name(fields.mapping(body, "moderation"), "model", "/moderation")
-        models = openai_request.models(body, call, *found.tools.models, moderation)
+        moderation = fields.mapping(body, "moderation")
+        fields.check_case(moderation, _MODERATION_KEYS, "/moderation")
+        moderator = fields.name(moderation, "model", "/moderation")
+        models = openai_request.models(body, call, *found.tools.models, moderator)
         searches = openai_request.read_searches(body, models, found.content)
         request = AIRequest(
             api=call.api,

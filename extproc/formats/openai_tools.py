@@ -63,8 +63,9 @@ class Tools:
             for here, nested in fields.objects(tool, "tools", at):
                 self._name(nested, here)
         elif kind == "image_generation":
-            self.models.append(fields.name(tool, "model", at))
-            self.models.append(fields.name(fields.mapping(tool, "svg", at), "model", f"{at}/svg"))
+            svg = fields.mapping(tool, "svg", at)
+            fields.check_case(svg, _KEYS, f"{at}/svg")
+            self.models += [fields.name(tool, "model", at), fields.name(svg, "model", f"{at}/svg")]
         else:
             self.has_state = self.has_state or _keeps_state(tool, at)
 

@@ -165,6 +165,7 @@ def test_a_body_that_holds_too_many_tools_is_refused() -> None:
         ({"functions": [{"name": []}]}, "/functions/0/name "),
         ({"plugins": "web"}, "/plugins "),
         ({"plugins": [{"id": 5}]}, "/plugins/0/id "),
+        ({"plugins": [{"id": "fusion", "Model": "a/b"}]}, "/plugins/0 "),
         ({"search_parameters": "on"}, "/search_parameters "),
         ({"data_sources": [5]}, "/data_sources/0 "),
         ({"tools": [{"type": "function", "Function": {"name": "x"}}]}, "/tools/0 "),
@@ -241,7 +242,7 @@ def test_the_keys_of_a_data_source_are_no_prompt() -> None:
 
     assert [(message.role, message.text) for message in prompt.messages] == [
         ("user", "hi"),
-        ("data_sources", ""),
+        ("search", ""),
     ]
     assert prompt.tools == ()
 

@@ -225,6 +225,7 @@ def test_counting_tokens_needs_no_model() -> None:
         (HELLO | {"text": {"format": "json"}}, "/text/format ", Reason.BODY_MALFORMED),
         (HELLO | {"stream": 1}, "/stream ", Reason.BODY_MALFORMED),
         (HELLO | {"moderation": {"model": 5}}, "/moderation/model ", Reason.BODY_MALFORMED),
+        (HELLO | {"moderation": {"model": "m", "MODEL": "n"}}, "/moderation ", Reason.BODY_MALFORMED),
     ],
 )
 def test_what_cannot_be_read_is_400_and_names_its_place(
