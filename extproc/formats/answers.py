@@ -152,6 +152,10 @@ class EventParser(Protocol):
     def held_bytes(self) -> int:
         """What waits for the end of its event."""
 
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether some of the stream could not be read: an event was damaged, or too large to hold."""
+
     def feed(self, data: bytes) -> list[SSEEvent]:
         """The events that `data` completes."""
 
@@ -191,6 +195,7 @@ class EventAnswer:
         for event in events:
             self._tally.is_legible = True
             self._dialect.read_event(event, self._tally)
+        self._tally.is_incomplete = self._parser.is_incomplete
 
 
 def _line_answer(dialect: Dialect) -> AnswerReader:

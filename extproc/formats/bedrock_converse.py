@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from extproc.decision import Denial, LimitState
+from extproc.decision import Denial
 from extproc.formats import bedrock_dialect, fields
 from extproc.formats.answers import reader
 from extproc.formats.base import CONTROL, JSON, AnswerReader, Call, ParsedRequest, Reply, RequestLine
@@ -19,6 +19,7 @@ from extproc.formats.bedrock_blocks import read_blocks
 from extproc.formats.bedrock_models import Operation, claim, is_prompt, names
 from extproc.formats.content import Content
 from extproc.formats.strict_json import compact_json
+from extproc.formats.unasked import Unasked
 from extproc.model import AIRequest, Prompt
 
 _OPERATIONS: Mapping[str, Operation] = MappingProxyType(
@@ -48,8 +49,8 @@ _VENDOR_KEYS = frozenset({*_VENDOR_CEILINGS, "n", "model", "tools", "inferenceCo
 _SCHEMA_ROLE = "response_format"
 
 
-class BedrockConverse:
-    """The wire format `bedrock_converse`."""
+class BedrockConverse(Unasked):
+    """The wire format `bedrock_converse`; bodies are signed, so nothing may be added to them."""
 
     name = "bedrock_converse"
     provider = "aws.bedrock"
@@ -69,25 +70,13 @@ class BedrockConverse:
         end_user = user if isinstance(user, str) else ""
         return replace(parsed, request=replace(parsed.request, end_user=end_user))
 
-    def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
-        """None: every answer reports usage, and a signed body must not change."""
-        return None
-
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
         return reader(ConverseAnswers(), headers)
 
-    def is_usage_chunk(self, _event_data: bytes) -> bool:
-        """False: nothing is asked for."""
-        return False
-
     def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
         """An AWS error."""
         return bedrock_dialect.render_denial(denial)
-
-    def limit_headers(self, _limits: tuple[LimitState, ...], _now_s: float) -> Mapping[str, str]:
-        """None: AWS documents no headers for limits."""
-        return {}
 
 
 def read_converse(body: JSON, call: Call) -> ParsedRequest:

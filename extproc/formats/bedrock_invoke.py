@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from extproc.decision import Denial, LimitState
+from extproc.decision import Denial
 from extproc.formats import bedrock_dialect, fields
 from extproc.formats.answers import reader
 from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, Reply, RequestLine
 from extproc.formats.bedrock_invoke_answers import InvokeAnswers
 from extproc.formats.bedrock_models import Operation, claim, names
 from extproc.formats.bedrock_vendors import shape_of, shapes_of
+from extproc.formats.unasked import Unasked
 from extproc.model import AIRequest
 
 _OPERATIONS: Mapping[str, Operation] = MappingProxyType(
@@ -28,8 +29,8 @@ _OPERATIONS: Mapping[str, Operation] = MappingProxyType(
 _NO_OUTPUT = frozenset({"embeddings", "rerank"})
 
 
-class BedrockInvoke:
-    """The wire format `bedrock_invoke`."""
+class BedrockInvoke(Unasked):
+    """The wire format `bedrock_invoke`; bodies are signed, so nothing may be added to them."""
 
     name = "bedrock_invoke"
     provider = "aws.bedrock"
@@ -56,23 +57,11 @@ class BedrockInvoke:
         )
         return replace(parsed, request=request)
 
-    def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
-        """None: Bedrock reports usage unasked, and a signed body must not change."""
-        return None
-
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
         is_generating = request.operation not in _NO_OUTPUT
         return reader(InvokeAnswers(headers, is_generating=is_generating), headers)
 
-    def is_usage_chunk(self, _event_data: bytes) -> bool:
-        """False: nothing is asked for."""
-        return False
-
     def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
         """An AWS error."""
         return bedrock_dialect.render_denial(denial)
-
-    def limit_headers(self, _limits: tuple[LimitState, ...], _now_s: float) -> Mapping[str, str]:
-        """None: AWS documents no headers for limits."""
-        return {}

@@ -185,6 +185,11 @@ class EventStreamParser:
         """What waits for the end of its frame."""
         return self._frames.held_bytes
 
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether a damaged frame stopped it."""
+        return self._frames.is_broken
+
     def feed(self, data: bytes) -> list[SSEEvent]:
         """The events that `data` completes."""
         return [_event(frame) for frame in self._frames.feed(data)]

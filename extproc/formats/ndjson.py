@@ -15,6 +15,7 @@ class LineParser:
     """Turns chunks of any size into events, one an object; other lines, and larger ones, are left out."""
 
     def __init__(self, *, max_line_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.is_incomplete = False  # a line was too large to hold
         self._max_line_bytes = max_line_bytes
         self._held: list[bytes] = []  # the beginning of a line whose end has not come
         self._held_bytes = 0
@@ -48,7 +49,8 @@ class LineParser:
     def _hold(self, part: bytes) -> None:
         self._held_bytes += len(part)
         if self._is_oversized or self._held_bytes > self._max_line_bytes:
-            self._is_oversized, self._held_bytes = True, 0
+            self._is_oversized = self.is_incomplete = True
+            self._held_bytes = 0
             self._held.clear()
         elif part:
             self._held.append(part)

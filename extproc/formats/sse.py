@@ -154,11 +154,12 @@ class SSEParser:
     """Turns chunks of any size into events; an event above the bound is left out, never an error."""
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.is_incomplete = False  # an event was left out
         self._blocks = _Blocks(max_event_bytes)
 
     def feed(self, data: bytes) -> list[SSEEvent]:
         """The events that `data` completes."""
-        return _events(self._blocks.feed(data))
+        return self._events(self._blocks.feed(data))
 
     @property
     def held_bytes(self) -> int:
@@ -171,11 +172,11 @@ class SSEParser:
         WHATWG drops a last event without its blank line. A browser must; whoever looks for usage
         in a cut answer wants it.
         """
-        return _events(self._blocks.feed(b"", is_last=True))
+        return self._events(self._blocks.feed(b"", is_last=True))
 
-
-def _events(pieces: list[_Piece]) -> list[SSEEvent]:
-    return [event for piece in pieces if (event := piece.event())]
+    def _events(self, pieces: list[_Piece]) -> list[SSEEvent]:
+        self.is_incomplete |= any(piece.kind is _Kind.PART for piece in pieces)
+        return [event for piece in pieces if (event := piece.event())]
 
 
 class EventFilter:

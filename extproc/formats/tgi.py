@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from extproc.decision import Denial, LimitState
+from extproc.decision import Denial
 from extproc.formats import bedrock_dialect, fields
 from extproc.formats.advice import told
 from extproc.formats.answers import reader
@@ -20,6 +20,7 @@ from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, Reply,
 from extproc.formats.content import Content
 from extproc.formats.images import size_of_url
 from extproc.formats.tgi_answers import TGIAnswers
+from extproc.formats.unasked import Unasked
 from extproc.model import AIRequest
 
 # None: the body's `stream` decides.
@@ -43,15 +44,18 @@ _ERROR_TYPES: Mapping[int, str] = MappingProxyType({429: "overloaded"})
 _SERVER_ERRORS = 500
 
 
-class TGI:
-    """The wire format `tgi`."""
+class TGI(Unasked):
+    """The wire format `tgi`; the last event tells what was generated, and SageMaker's bodies are signed."""
 
     name = "tgi"
     provider = "hugging_face"
 
     def claim(self, line: RequestLine) -> Call | None:
-        """Generation on the server's own paths, and what SageMaker's endpoints are invoked with."""
-        if line.method != "POST":
+        """Generation on the server's own paths, and what SageMaker's endpoints are invoked with.
+
+        The bare base path is claimed only where a provider is said to listen there: anything may.
+        """
+        if line.method != "POST" or (line.path == "/" and not line.provider):
             return None
         if line.path in _PATHS:
             return Call(api=self.name, operation="text_completion", stream=_PATHS[line.path])
@@ -93,17 +97,9 @@ class TGI:
         )
         return ParsedRequest(request=request, prompt=content.prompt())
 
-    def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
-        """None: the last event tells what was generated, and SageMaker's bodies are signed."""
-        return None
-
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
         return reader(TGIAnswers(headers), headers)
-
-    def is_usage_chunk(self, _event_data: bytes) -> bool:
-        """False: nothing is asked for."""
-        return False
 
     def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
         """An error of the server and of AWS in one: their clients look for different members."""
@@ -113,10 +109,6 @@ class TGI:
         aws = bedrock_dialect.render_denial(denial)
         body = {"error": told(denial), "error_type": error_type, **json.loads(aws.body)}
         return Reply(status=aws.status, headers=aws.headers, body=json.dumps(body).encode())
-
-    def limit_headers(self, _limits: tuple[LimitState, ...], _now_s: float) -> Mapping[str, str]:
-        """None: neither has headers for limits."""
-        return {}
 
 
 def _read_inputs(inputs: Any, content: Content) -> int:
