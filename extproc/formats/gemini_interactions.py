@@ -157,7 +157,7 @@ def _read_step(step: JSON, at: str, content: Content) -> str:
     for key in ("name", "arguments", "result"):
         if key in found:
             is_known = True
-            _read_value(found[key], content)
+            _read_value(found[key], f"{at}/{key}", content)
     if not is_known and kind not in _SAY_NOTHING:
         content.text(compact_json(step))
     return fields.name(found, "role", at) or ("user" if kind in ("", "user_input") else "model")
@@ -172,13 +172,13 @@ def _read_item(item: Any, at: str, content: Content) -> None:
         raise wrong(at, "must be a string or an object")
 
 
-def _read_value(value: Any, content: Content) -> None:
+def _read_value(value: Any, at: str, content: Content) -> None:
     """What a tool was told, or said: text, or whatever its schema wants; media among it is media."""
     if isinstance(value, str):
         content.text(value)
     elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        for item in value:
-            _read_content(item, "", content)
+        for position, item in enumerate(value):
+            _read_content(item, f"{at}/{position}", content)
     else:
         content.text(compact_json(value))
 

@@ -221,6 +221,7 @@ def test_a_body_of_another_call_is_unclassified(body: dict[str, Any]) -> None:
         ({"input": [5]}, "/input/0 "),
         ({"input": [{"content": [5]}]}, "/input/0/content/0 "),
         ({"input": [{"type": "text", "text": 5}]}, "/input/0/text "),
+        ({"input": [{"result": [{"type": 5}]}]}, "/input/0/result/0/type "),
         ({"stream": "yes"}, "/stream "),
         ({"generation_config": {"max_output_tokens": "9"}}, "/generationConfig/maxOutputTokens "),
         ({"generation_config": {}, "generationConfig": {}}, "/generationConfig "),
