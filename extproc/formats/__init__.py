@@ -23,10 +23,14 @@ from extproc.formats.gemini_interactions import GeminiInteractions
 from extproc.formats.mcp import MCP
 from extproc.formats.ollama import Ollama
 from extproc.formats.openai_assistants import OpenAIAssistants
+from extproc.formats.openai_audio import OpenAIAudio
 from extproc.formats.openai_chat import OpenAIChat
 from extproc.formats.openai_completions import OpenAICompletions
 from extproc.formats.openai_embeddings import OpenAIEmbeddings
+from extproc.formats.openai_files import OpenAIFiles
+from extproc.formats.openai_images import OpenAIImages
 from extproc.formats.openai_moderations import OpenAIModerations
+from extproc.formats.openai_realtime import OpenAIRealtime
 from extproc.formats.openai_responses import OpenAIResponses
 from extproc.formats.rerank import Rerank
 from extproc.formats.tgi import TGI
@@ -40,6 +44,10 @@ _ALL: tuple[WireFormat, ...] = (
     OpenAIResponses(),
     OpenAIEmbeddings(),
     OpenAIModerations(),
+    OpenAIImages(),
+    OpenAIAudio(),
+    OpenAIRealtime(),
+    OpenAIFiles(),
     OpenAIAssistants(),
     Rerank(),
     AnthropicMessages(),

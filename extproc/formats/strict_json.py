@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from extproc.decision import Reason
@@ -35,7 +35,7 @@ KNOWN_FIELDS = frozenset(
         *("previous_response_id", "conversation", "container"),
         *("purpose", "file", "image", "mask", "voice", "session", "sdp"),
         *("input_file_id", "endpoint", "input_audio_transcription", "max_response_output_tokens", "url"),
-        *("method", "body"),
+        *("method", "body", "svg", "markup", "bytes", "training_file", "audio"),
         *("suffix", "prompt_embeds", "text", "moderation", "items", "inputs", "preset", "plugins"),
         *("search_parameters", "data_sources", "query", "queries", "documents", "data_1", "data_2"),
         *("text_1", "text_2", "assistant_id", "additional_instructions", "additional_messages"),
@@ -147,7 +147,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def check_body_keys(members: dict[str, Any]) -> None:
+def check_body_keys(members: Mapping[str, Any]) -> None:
     """Refuse keys of a body that some upstream would read as a known field, or as another of them.
 
     `parse_json` asks this of what it returns; who finds a body inside a body must.
