@@ -37,6 +37,7 @@ from extproc.formats.tgi import TGI
 from extproc.formats.vertex import Vertex
 from extproc.formats.vertex_anthropic import VertexAnthropic
 from extproc.formats.vertex_openai import VertexOpenAI
+from extproc.formats.writer import Writer
 
 _ALL: tuple[WireFormat, ...] = (
     OpenAIChat(),
@@ -65,6 +66,7 @@ _ALL: tuple[WireFormat, ...] = (
     MCP(),
     AnthropicBatches(),
     AnthropicComplete(),
+    Writer(),
 )
 
 FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})

@@ -53,6 +53,8 @@ ROWS: tuple[tuple[str, str, str, int, Callable[[dict[str, Any] | None, str], Tot
     ("//api.anthropic.com/v1/complete", "anthropic_complete", "text_completion", 1, unreported),
     (":11434/api/chat", "ollama", "chat", 6, by_ollama),
     (":11434/api/generate", "ollama", "text_completion", 5, by_ollama),
+    ("//api.writer.com/v1/chat", "writer", "chat", 8, by_openai),
+    ("//api.writer.com/v1/completions", "writer", "text_completion", 1, unreported),
     (":11434/api/embeddings", "ollama", "embeddings", 1, by_ollama),
 )
 
