@@ -53,7 +53,7 @@ class RequestLine:
     """A request line after `classify` made sure that it can be read in one way only.
 
     `path` is what follows the provider's base path, decoded once. `segments` are its parts, decoded
-    one by one: a part may hold an encoded slash (Bedrock's ARNs do), and `path` is then empty.
+    one by one, never none: a part may hold an encoded slash (Bedrock's ARNs do), and `path` is then empty.
     """
 
     method: str

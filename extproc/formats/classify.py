@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from extproc.formats import FORMATS
 from extproc.formats.base import CONTROL, BodyKind, Call, RequestLine, WireFormat
-from extproc.formats.providers import KNOWN, Provider
+from extproc.formats.providers import Provider, known_at
 from extproc.model import RequestHead
 
 # Frameworks obey these in place of the method we see.
@@ -66,7 +67,8 @@ def claim(head: RequestHead, providers: Iterable[Provider] = ()) -> Call | None:
     is_preflight = head.method == "OPTIONS"
     method = head.headers.get("access-control-request-method", "") if is_preflight else head.method
     host = _without_port(head.host.lower())
-    candidates = (each for each in (*providers, *KNOWN) if each.matches_host(host))
+    own = (each for each in providers if each.matches_host(host))
+    candidates = chain(own, known_at(host))
     found = (_claim(each, method, host, clean, head.headers) for each in candidates)
     call = next(filter(None, found), None)
     # A browser asking whether it may call spends nothing, whatever the call would.
@@ -79,7 +81,8 @@ def _claim(
     stripped = provider.strip(clean.segments)
     if stripped is None:
         return None
-    rest, model = stripped
+    # A path that ends with the base path is that path's root, and `/` has one empty segment.
+    rest, model = stripped[0] or ("",), stripped[1]
     is_flat = not any("/" in segment for segment in rest)
     line = RequestLine(
         method=method,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property, lru_cache
 
 # What OpenAI's API consists of, wherever it is mounted; `/v1` is part of the base path.
 OPENAI = (
@@ -29,7 +30,7 @@ MODEL = "{model}"
 ANY = "*"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Provider:
     """Where one vendor's API listens and what it speaks.
 
@@ -42,13 +43,17 @@ class Provider:
     hosts: tuple[str, ...] = ()
     base_path: str = ""
 
+    @cached_property
+    def _base(self) -> tuple[str, ...]:
+        return tuple(filter(None, self.base_path.split("/")))
+
     def matches_host(self, host: str) -> bool:
         """Whether this vendor listens there; `host` is lower case and has no port."""
         return not self.hosts or any(fnmatchcase(host, pattern) for pattern in self.hosts)
 
     def strip(self, segments: tuple[str, ...]) -> tuple[tuple[str, ...], str] | None:
         """What follows the base path, and the model it names; None where the path is not below it."""
-        base = tuple(filter(None, self.base_path.split("/")))
+        base = self._base
         if len(segments) < len(base):
             return None
         model = ""
@@ -143,6 +148,16 @@ KNOWN: tuple[Provider, ...] = (
     Provider(name="gcp.gemini", base_path="/v1beta/openai", formats=OPENAI),
     Provider(name="gcp.vertex_ai", base_path=_OPENAPI, formats=OPENAI),
 )
+
+# Clients choose host names, so what is remembered of them is bounded.
+_REMEMBERED_HOSTS = 1024
+
+
+@lru_cache(_REMEMBERED_HOSTS)
+def known_at(host: str) -> tuple[Provider, ...]:
+    """The known providers that listen at a host, in their order."""
+    return tuple(provider for provider in KNOWN if provider.matches_host(host))
+
 
 NAMES = frozenset(
     {provider.name for provider in KNOWN if provider.name} | {"ollama", "vllm", "mcp", "openai", "anthropic"}

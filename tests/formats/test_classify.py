@@ -39,6 +39,8 @@ ANTHROPIC = {"anthropic-version": "2023-06-01"}
         ("POST", "/v1/models", {}, None),
         ("POST", "/v1/messages/batches", {}, ("anthropic_batches", "batch")),
         ("POST", "/V1/chat/completions", {}, None),
+        ("POST", "/v1", {}, None),
+        ("POST", "/v1/", {}, None),
         ("POST", "/v1/chat/completions//", {}, None),
         ("POST", "/x/v1/chat/completions", {}, None),
         ("POST", "/invocations", {}, None),
