@@ -21,6 +21,7 @@ from extproc.formats.cohere_v2 import CohereV2
 from extproc.formats.gemini import Gemini
 from extproc.formats.gemini_interactions import GeminiInteractions
 from extproc.formats.mcp import MCP
+from extproc.formats.mistral import Mistral
 from extproc.formats.ollama import Ollama
 from extproc.formats.openai_assistants import OpenAIAssistants
 from extproc.formats.openai_audio import OpenAIAudio
@@ -67,6 +68,7 @@ _ALL: tuple[WireFormat, ...] = (
     AnthropicBatches(),
     AnthropicComplete(),
     Writer(),
+    Mistral(),
 )
 
 FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})

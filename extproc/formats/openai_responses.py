@@ -57,6 +57,8 @@ class OpenAIResponses(OpenAIFormat):
 
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
+        if body.get("inputs") is not None:
+            raise fields.not_this_call("/inputs is not OpenAI's: Mistral's conversations spend, these do not")
         found = Input()
         given = body.get("input")
         if isinstance(given, str):

@@ -103,7 +103,7 @@ KNOWN: tuple[Provider, ...] = (
     *_at("aws.bedrock", "bedrock-runtime.*.amazonaws.com", "/openai/v1", formats=OPENAI),
     *_at("aws.bedrock", "bedrock-mantle.*.api.aws", "/openai/v1", "/v1", "/anthropic/v1"),
     *_at("aws.sagemaker", "runtime.sagemaker.*.amazonaws.com", "", formats=("tgi",)),
-    *_at("mistral_ai", "api.mistral.ai codestral.mistral.ai", "/v1", formats=(*OPENAI, "mistral")),
+    *_at("mistral_ai", "api.mistral.ai codestral.mistral.ai", "/v1", formats=("mistral", *OPENAI)),
     *_at("groq", "api.groq.com", "/openai/v1", formats=OPENAI),
     *_at("deepseek", "api.deepseek.com", "/v1", "/beta", "/anthropic/v1", ""),
     *_at("x_ai", "api.x.ai *.api.x.ai", "/v1"),
@@ -124,7 +124,7 @@ KNOWN: tuple[Provider, ...] = (
     # Whatever the host: a gateway has one name of its own.
     # Before OpenAI's lists of models and files, which Gemini claims where the caller shows Google's key.
     Provider(formats=("gemini",)),
-    Provider(base_path="/v1", formats=COMPATIBLE),
+    Provider(base_path="/v1", formats=(*COMPATIBLE, "mistral")),
     Provider(
         formats=(
             "gemini_interactions",
@@ -133,7 +133,6 @@ KNOWN: tuple[Provider, ...] = (
             "bedrock_invoke",
             "cohere_v2",
             "cohere_v1",
-            "mistral",
             "ollama",
             "vllm",
             "rerank",
