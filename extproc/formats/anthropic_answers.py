@@ -99,13 +99,16 @@ def read_usage(usage: JSON) -> Usage | None:
         return None
     read = tokens(usage.get("cache_read_input_tokens"))
     created = tokens(usage.get("cache_creation_input_tokens"))
+    lifetimes = as_object(usage.get("cache_creation"))
     if created is None:
-        created = _sum_of_lifetimes(as_object(usage.get("cache_creation")))
+        created = _sum_of_lifetimes(lifetimes)
     return Usage(
         input_tokens=None if uncached is None else uncached + (read or 0) + (created or 0),
         output_tokens=output,
         cache_read_input_tokens=read,
         cache_creation_input_tokens=created,
+        # Written for an hour it costs more than for five minutes.
+        cache_creation_1h_input_tokens=tokens(lifetimes.get("ephemeral_1h_input_tokens")),
         reasoning_output_tokens=tokens(as_object(usage.get("output_tokens_details")).get("thinking_tokens")),
     )
 

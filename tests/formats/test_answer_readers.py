@@ -81,7 +81,11 @@ RECORDED = {
     "anthropic_messages/answer.json": Observation(
         is_legible=True,
         usage=Usage(
-            input_tokens=3210, output_tokens=55, cache_read_input_tokens=3000, cache_creation_input_tokens=200
+            input_tokens=3210,
+            output_tokens=55,
+            cache_read_input_tokens=3000,
+            cache_creation_input_tokens=200,
+            cache_creation_1h_input_tokens=0,
         ),
         finished=True,
         model="claude-sonnet-4-5-20250929",
@@ -214,6 +218,7 @@ def test_openai_usage_is_inclusive(usage: Any, read: Usage | None) -> None:
                 input_tokens=41,
                 output_tokens=20,
                 cache_creation_input_tokens=40,
+                cache_creation_1h_input_tokens=30,
                 cache_read_input_tokens=0,
                 reasoning_output_tokens=15,
             ),
