@@ -150,8 +150,10 @@ def _read_messages(body: JSON, content: Content) -> int:
 def _read_variables(body: JSON, content: Content) -> None:
     """What fills the blanks of a stored prompt."""
     variables = fields.mapping(body, "promptVariables")
-    for name in variables:
-        value = fields.mapping(variables, name, "/promptVariables")
+    for value in variables.values():
+        # Their names are the caller's own, and are not told.
+        if not isinstance(value, dict):
+            raise fields.wrong("/promptVariables", "must hold objects")
         content.text(fields.string(value, "text", "/promptVariables"))
     if variables:
         content.end_message("user")
