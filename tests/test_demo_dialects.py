@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -17,6 +18,11 @@ from google import genai
 from google.genai import errors as genai_errors
 from google.genai import types as genai_types
 
+from extproc.errors import VocabularyMissing
+from extproc.formats import FORMATS
+from extproc.measure.tokens import Tokenizer
+from extproc.measure.vocab import default_directory, load
+from tests.formats.calls import claimed, observed
 from tests.test_demo_provider import HELLO, KEY, TOOL, Running, running
 
 PARAMETERS = TOOL["function"]["parameters"]
@@ -35,6 +41,14 @@ def provider(port: int) -> Iterator[Running]:
         started = Running(port, clients)
         started.request("DELETE", "/books")
         yield started
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    try:
+        return Tokenizer(load(default_directory(os.environ)))
+    except VocabularyMissing as missing:
+        pytest.skip(str(missing))
 
 
 def booked(provider: Running, *names: str) -> tuple[Any, ...]:
@@ -485,7 +499,15 @@ CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 STREAMS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/v1/responses", {"model": "gpt-5", "input": "Hi.", "stream": True}),
-    ("/v1/completions", {"model": "davinci-002", "prompt": "Hi.", "stream": True}),
+    (
+        "/v1/completions",
+        {
+            "model": "davinci-002",
+            "prompt": "Hi.",
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
+    ),
     (
         "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse",
         {"contents": [{"parts": [{"text": "Hi."}]}]},
@@ -573,3 +595,41 @@ def test_every_stream_can_be_garbage(provider: Running, path: str, body: dict[st
     assert response.status == 200
     assert data.endswith(b"\n")
     assert booked(provider, "output_tokens") == (32,)
+
+
+# --- what the sidecar makes of them ---
+
+
+@pytest.mark.parametrize(("path", "body"), [*CALLS, *STREAMS])
+def test_the_sidecar_reads_what_the_books_say(provider: Running, path: str, body: dict[str, Any]) -> None:
+    call = claimed(path)
+    assert call is not None
+
+    response, data = send(provider, path, body)
+
+    entry = provider.entry()
+    headers = {"content-type": response.getheader("content-type")}
+    seen = observed(call.api, data, headers=headers, operation=call.operation)
+    assert entry["api"] == call.api
+    assert seen.usage is not None
+    assert (seen.usage.input_tokens, seen.usage.output_tokens or 0) == (
+        entry["input_tokens"],
+        entry["output_tokens"],
+    )
+    assert seen.finished
+
+
+@pytest.mark.parametrize(("path", "body"), CALLS)
+def test_the_sidecar_expects_the_input_that_is_booked(
+    provider: Running, tokenizer: Tokenizer, path: str, body: dict[str, Any]
+) -> None:
+    call = claimed(path)
+    assert call is not None
+    parsed = FORMATS[call.api].parse_request(body, call)
+
+    send(provider, path, body)
+
+    estimate = tokenizer.estimate(
+        parsed.prompt, provider=call.provider, model=parsed.request.model, declared_max_output=None
+    )
+    assert booked(provider, "input_tokens") == (estimate.input,)
