@@ -27,6 +27,7 @@ _DEFAULT_MODEL = "dall-e-2"
 _FORM = "multipart/form-data"
 _FLAGS, _COUNTS = frozenset({"stream"}), frozenset({"n"})
 _IMAGE_KEYS = ("image", "image[]", "images", "mask", "markup")
+_SVG_KEYS = frozenset({"model"})
 _REFERENCE_KEYS = frozenset({"image_url", "url", "file_id", "type"})
 
 
@@ -101,6 +102,7 @@ def _svg(body: JSON) -> str:
     """The model that draws vectors; a form spells it with brackets, or as JSON."""
     svg = body.get("svg")
     inner = parse_json(svg.encode()) if isinstance(svg, str) else fields.mapping(body, "svg")
+    fields.check_case(inner, _SVG_KEYS, "/svg")
     bracketed = fields.name(body, "svg[model]")
     named = fields.name(inner, "model", "/svg")
     if bracketed and named:

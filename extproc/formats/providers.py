@@ -143,6 +143,7 @@ KNOWN: tuple[Provider, ...] = (
     ),
     Provider(name="azure.ai.openai", base_path=_AZURE_DEPLOYMENT, formats=OPENAI),
     Provider(name="azure.ai.openai", base_path="/openai/v1", formats=OPENAI),
+    Provider(name="azure.ai.openai", base_path="/openai", formats=OPENAI),
     Provider(name="openrouter", base_path="/api/v1", formats=COMPATIBLE),
     Provider(name="gcp.gemini", base_path="/v1beta/openai", formats=OPENAI),
     Provider(name="gcp.vertex_ai", base_path=_OPENAPI, formats=OPENAI),

@@ -1,7 +1,5 @@
 import contextlib
-from typing import Any
 
-import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +7,7 @@ from hypothesis import strategies as st
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
 from extproc.formats.multipart import MAX_PARTS, FilePart, Form, parse_form, typed
+from tests.formats.forms import sent
 
 TYPE = "multipart/form-data; boundary=xYzZY"
 CANARY = "my-secret-plan"
@@ -36,12 +35,6 @@ def refused(data: bytes, content_type: str = TYPE) -> RequestRefused:
         parse_form(data, content_type)
     assert CANARY not in caught.value.message
     return caught.value
-
-
-def sent(**parts: Any) -> tuple[bytes, str]:
-    """A form as a real client writes it."""
-    request = httpx2.Request("POST", "http://gateway.example/", **parts)
-    return request.read(), request.headers["content-type"]
 
 
 def test_a_form_of_a_real_client_is_read() -> None:
