@@ -122,7 +122,7 @@ def _read_inputs(inputs: Any, content: Content) -> int:
         if isinstance(each, str):
             _read_text(each, content)
         elif isinstance(each, list):
-            _read_dialog({"inputs": each}, f"/inputs/{position}", content)
+            _read_dialog(each, str(position), content)
         else:
             raise fields.wrong(f"/inputs/{position}", "must be a string or a list of messages")
     return len(inputs)
@@ -135,9 +135,8 @@ def _read_text(text: str, content: Content) -> None:
     content.end_message("user")
 
 
-def _read_dialog(holder: JSON, at: str, content: Content) -> None:
-    for here, message in fields.objects(holder, "inputs"):
-        pointer = here.replace("/inputs", at, 1)
-        fields.check_case(message, _MESSAGE_KEYS, pointer)
-        content.text(fields.string(message, "content", pointer))
-        content.end_message(fields.required_name(message, "role", pointer))
+def _read_dialog(messages: list[Any], position: str, content: Content) -> None:
+    for at, message in fields.objects({position: messages}, position, "/inputs"):
+        fields.check_case(message, _MESSAGE_KEYS, at)
+        content.text(fields.string(message, "content", at))
+        content.end_message(fields.required_name(message, "role", at))
