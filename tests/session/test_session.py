@@ -694,7 +694,7 @@ def uninspected(tmp_path: Path) -> Playbook:
 def test_a_request_that_no_format_reads_passes_with_its_body_where_that_is_allowed(tmp_path: Path) -> None:
     book = uninspected(tmp_path)
 
-    said = book.request(chat_head(path="/v1/embeddings"), b"0123456789")
+    said = book.request(chat_head(path="/v1/nobodys"), b"0123456789")
 
     assert [type(action) for action in said] == [Continue, Continue]
     book.answer_headers()
@@ -705,7 +705,7 @@ def test_a_request_that_no_format_reads_passes_with_its_body_where_that_is_allow
 def test_a_body_that_no_format_reads_has_the_same_limit_to_the_byte(tmp_path: Path) -> None:
     book = uninspected(tmp_path)
 
-    _, denied = book.request(chat_head(path="/v1/embeddings"), b"0123456789a")
+    _, denied = book.request(chat_head(path="/v1/nobodys"), b"0123456789a")
 
     assert isinstance(denied, RespondImmediately)
     assert denied.status == 413
