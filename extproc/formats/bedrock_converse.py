@@ -127,10 +127,11 @@ def _read_count(body: JSON, call: Call) -> ParsedRequest:
 
 
 def _read_ceiling(inference: JSON, vendor: JSON) -> int | None:
-    nested = fields.mapping(vendor, "inferenceConfig", _VENDOR)
     found = [fields.count(inference, key, "/inferenceConfig") for key in ("maxTokens", "max_new_tokens")]
-    found += [fields.count(vendor, key, _VENDOR) for key in _VENDOR_CEILINGS]
-    found += [fields.count(nested, key, f"{_VENDOR}/inferenceConfig") for key in _VENDOR_CEILINGS]
+    if vendor:
+        nested = fields.mapping(vendor, "inferenceConfig", _VENDOR)
+        found += [fields.count(vendor, key, _VENDOR) for key in _VENDOR_CEILINGS]
+        found += [fields.count(nested, key, f"{_VENDOR}/inferenceConfig") for key in _VENDOR_CEILINGS]
     return max((ceiling for ceiling in found if ceiling is not None), default=None)
 
 

@@ -41,15 +41,14 @@ class Shape:
     takes: tuple[str, ...] = ()
     tells: tuple[str, ...] = ()  # one of these must be there where the id names no vendor
 
-    def fits(self, body: JSON) -> bool:
-        """Whether a body has what this shape must have, and nothing that it cannot."""
-        marks = {key for key in _MARKS & body.keys() if body[key] is not None}
-        is_whole = all(body.get(key) is not None for key in self.requires)
-        return is_whole and marks <= {*self.requires, *self.takes, *self.tells}
+    def fits(self, present: frozenset[str]) -> bool:
+        """Whether a body with these fields has what this shape must have, and nothing that it cannot."""
+        is_whole = present.issuperset(self.requires)
+        return is_whole and (present & _MARKS).issubset((*self.requires, *self.takes, *self.tells))
 
-    def tells_itself(self, body: JSON) -> bool:
-        """Whether the body alone says that it is of this shape."""
-        return not self.tells or any(body.get(key) is not None for key in self.tells)
+    def tells_itself(self, present: frozenset[str]) -> bool:
+        """Whether a body with these fields says by itself that it is of this shape."""
+        return not self.tells or not present.isdisjoint(self.tells)
 
 
 CLAUDE = Shape(
@@ -195,9 +194,10 @@ def shapes_of(model: str) -> tuple[Shape, ...]:
 def shape_of(model: str, body: JSON) -> Shape:
     """The one shape that model and body agree on. Raises `RequestRefused` (400) where there is none."""
     named = shapes_of(model)
-    fitting = [shape for shape in named or _ALL if shape.fits(body)]
+    present = frozenset(key for key, value in body.items() if value is not None)
+    fitting = [shape for shape in named or _ALL if shape.fits(present)]
     if not named:
-        fitting = [shape for shape in fitting if shape.tells_itself(body)]
+        fitting = [shape for shape in fitting if shape.tells_itself(present)]
     if len(fitting) != 1:
         raise _no_shape(named)
     return fitting[0]

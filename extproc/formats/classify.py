@@ -35,6 +35,7 @@ _DIALECT_PATHS = (
     (re.compile(r"/v1(?:beta|alpha)\d*/(?:models|interactions|tunedModels)"), "gemini"),
     (re.compile(r"/v1\w*/projects/"), "vertex"),
     (re.compile(r"/model/"), "bedrock_converse"),
+    (re.compile(r"/endpoints/[^/]+/\w*-?invocations"), "tgi"),
     (re.compile(r"/v2/(?:chat|embed|rerank)\b"), "cohere_v2"),
     (re.compile(r"/api/(?:chat|generate|embed)"), "ollama"),
     (re.compile(r"/mcp\b"), "mcp"),
@@ -43,6 +44,7 @@ _DIALECT_HEADERS = (
     ("anthropic-version", "anthropic_messages"),
     ("x-goog-api-key", "gemini"),
     ("mcp-protocol-version", "mcp"),
+    ("x-amz-date", "bedrock_converse"),
     ("x-api-key", "anthropic_messages"),
 )
 _DEFAULT_DIALECT = "openai_chat"

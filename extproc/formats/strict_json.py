@@ -43,10 +43,11 @@ KNOWN_FIELDS = frozenset(
         # Bedrock, SageMaker and text-generation-inference
         *("inferenceConfig", "toolConfig", "additionalModelRequestFields", "promptVariables"),
         *("requestMetadata", "outputConfig", "anthropic_version", "schemaVersion", "max_tokens_to_sample"),
-        *("max_gen_len", "maxTokens", "numResults", "num_generations", "num_images", "images"),
+        *("max_gen_len", "maxTokens", "numResults", "num_generations", "images", "samples"),
         *("inputText", "inputImage", "textGenerationConfig", "imageGenerationConfig", "taskType"),
         *("message", "chat_history", "preamble", "documents", "query", "texts", "inputs", "input_type"),
-        *("text_prompts", "negative_prompt", "parameters"),
+        *("text_prompts", "negative_prompt", "parameters", "tool_results", "singleEmbeddingParams"),
+        *("image", "init_image", "mask", "mask_image"),
         # Cohere
         *("connectors", "conversation_id", "text", "examples", "tool_results", "preset"),
         *("additional_command", "tokens"),

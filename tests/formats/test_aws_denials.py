@@ -12,6 +12,8 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]  # i
 
 from extproc.decision import Denial, Reason
 from extproc.formats import FORMATS
+from extproc.formats.classify import dialect
+from tests.formats.calls import head
 from tests.formats.test_denials import ID, denial, serving
 
 BEDROCK, TGI = FORMATS["bedrock_converse"], FORMATS["tgi"]
@@ -28,6 +30,20 @@ def client(service: str, address: str, attempts: int) -> Iterator[Any]:
         yield made
     finally:
         made.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "name"),
+    [
+        ("/model/a/b", {}, "bedrock_converse"),
+        ("/endpoints/a/invocations", {}, "tgi"),
+        ("/endpoints/a/async-invocations", {}, "tgi"),
+        ("/guardrail/a/version/1/apply", {"x-amz-date": "20260921T141320Z"}, "bedrock_converse"),
+        ("/endpoints/a", {}, "openai_chat"),
+    ],
+)
+def test_who_calls_as_aws_is_answered_as_aws(path: str, headers: dict[str, str], name: str) -> None:
+    assert dialect(head(path, headers=headers)).name == name
 
 
 def test_a_rate_denial_is_exact() -> None:
