@@ -23,6 +23,8 @@ from extproc.model import AIRequest, RequestHead, TokenEstimate
 _PLAIN_TEXT = frozenset({"text"})
 # Nothing is generated, so no ceiling of a model applies.
 _NO_OUTPUT = frozenset({"embeddings", "execute_tool", "moderation", "ocr", "rerank", "speech"})
+# What is no conversation reaches the model without a frame.
+_UNFRAMED = _NO_OUTPUT | {"image_generation", "text_completion"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ def _measured(parsed: ParsedRequest, body: _Body) -> Understanding:
         provider=request.provider,
         model=request.model,
         declared_max_output=0 if request.operation in _NO_OUTPUT else request.max_output_tokens,
+        is_framed=request.operation not in _UNFRAMED,
         counts=body.counts,
     )
     if request.has_state or not _PLAIN_TEXT.issuperset(request.modalities):

@@ -29,15 +29,26 @@ class Family:
     per_prompt: int = 3  # what primes the answer
     per_tool_result: int = 0  # a call's frame beyond its text
     tool_form: ToolForm = ToolForm.JSON
+    tools_percent: int = 100  # of what the tools' text has, before the slope
     per_tools: int = 0  # once, where there are tools
     is_exact: bool = False  # for plain text
 
 
 UNKNOWN = Family(tool_form=ToolForm.TYPESCRIPT, per_tool_result=5, per_tools=9)
 _OPENAI = replace(UNKNOWN, is_exact=True)
-_CLAUDE = Family(slope_percent=142, per_message=0, per_prompt=7, per_tools=460)
-_CLAUDE_TO_4_6 = Family(slope_percent=115, per_message=0, per_prompt=7, per_tools=500)
-_CLAUDE_TO_4_4 = Family(slope_percent=115, per_message=0, per_prompt=7, per_tools=320)
+_CLAUDE = Family(slope_percent=142, per_message=0, per_prompt=8, per_tools=460)
+_CLAUDE_TO_4_6 = Family(slope_percent=115, per_message=0, per_prompt=8, per_tools=500)
+_CLAUDE_TO_4_4 = Family(slope_percent=115, per_message=0, per_prompt=8, per_tools=320)
+# Anthropic's page on tool use says how long its own instructions are: 159 for the first Sonnet, 264 for
+# the Haikus of its time.
+_CLAUDE_3_SONNET = replace(_CLAUDE_TO_4_4, per_tools=165)
+_CLAUDE_3_HAIKU = replace(_CLAUDE_TO_4_4, per_tools=270)
+# SentencePiece vocabularies of 32,000: a fifth more tokens of English, and a short frame.
+_SMALL_VOCABULARY = Family(slope_percent=120, per_message=0)
+# A header, the role, a blank line and an end for each message. Llama 3's vocabulary grew from cl100k's.
+_HEADERS = Family(per_message=4, per_prompt=5)
+_LLAMA_3 = replace(_HEADERS, encoding="cl100k_base")
+_CHATML = Family(slope_percent=103, per_message=4)
 
 # Clouds put a region and a vendor before the model's own name: us.anthropic.claude-...
 _VENDOR = re.compile(
@@ -50,7 +61,7 @@ _ODD = re.compile(r"o1-mini|search|audio|realtime|transcribe|tts|image|deep-rese
 
 # The first match decides. A model of OpenAI that is not listed is taken for a new one.
 _FAMILIES: tuple[tuple[re.Pattern[str], Family], ...] = (
-    (re.compile(r"gpt-oss"), replace(UNKNOWN, per_prompt=70)),
+    (re.compile(r"gpt-oss"), replace(UNKNOWN, per_prompt=80)),
     (re.compile(rf"gpt-5(\.\d+)?{_END}"), replace(_OPENAI, per_prompt=2, per_tools=89)),
     (re.compile(rf"o[134]{_END}"), replace(_OPENAI, per_prompt=2)),
     (re.compile(rf"(gpt-4o|chatgpt-4o|gpt-4\.[15]){_END}"), _OPENAI),
@@ -58,18 +69,37 @@ _FAMILIES: tuple[tuple[re.Pattern[str], Family], ...] = (
         re.compile(rf"(gpt-4|gpt-3\.5|gpt-35|text-embedding-(ada-002|3)|(davinci|babbage)-002){_END}"),
         replace(_OPENAI, encoding="cl100k_base"),
     ),
-    (re.compile(r"gemini|gemma"), Family(slope_percent=104, per_message=0, per_prompt=0)),
+    (re.compile(r"gemini"), Family(slope_percent=104, per_message=0, per_prompt=0, tools_percent=70)),
+    (re.compile(r"gemma"), replace(_HEADERS, slope_percent=104)),
+    (re.compile(r"(mistral-(tiny|embed|7b)|(open-)?mixtral|open-mistral-7b)"), _SMALL_VOCABULARY),
     (
-        re.compile(r"(mistral|mixtral|ministral|codestral|magistral|devstral|pixtral)"),
-        Family(slope_percent=107),
+        re.compile(r"(open-)?(mistral|ministral|codestral|magistral|devstral|pixtral|voxtral)"),
+        Family(slope_percent=107, per_message=0),
     ),
-    (re.compile(r"(meta-)?(code)?llama"), Family(slope_percent=103, per_prompt=30)),
-    (re.compile(r"qwen|qwq|deepseek|glm"), Family(slope_percent=103)),
-    (re.compile(r"nova"), Family(slope_percent=103, per_message=0, per_prompt=0)),
+    (re.compile(r"(meta-)?(code-?llama|llama-?2)"), _SMALL_VOCABULARY),
+    (re.compile(r"(meta-)?llama-?3(?![.-]\d(?!\d*b))"), _LLAMA_3),
+    # A header of its own says what day it is.
+    (re.compile(r"(meta-)?llama"), replace(_LLAMA_3, per_prompt=30)),
+    (re.compile(r"deepseek"), Family(slope_percent=103, per_message=0)),
+    (re.compile(r"qwen|qwq|glm"), _CHATML),
+    (re.compile(r"nova"), Family(slope_percent=103, per_message=0, per_prompt=0, per_tools=350)),
+    (re.compile(r"titan|j2-|jamba"), Family(per_message=0)),
+    # Writer's have a prompt of their own.
+    (re.compile(r"palmyra"), replace(UNKNOWN, per_prompt=28, per_tools=116)),
+    # Cohere bills the caller's words without their frames.
+    (
+        re.compile(r"command|c4ai|aya|embed-|rerank-(english|multilingual|v)"),
+        Family(slope_percent=105, per_message=0, per_prompt=0, tools_percent=45),
+    ),
+    (re.compile(r"voyage|rerank-"), Family(slope_percent=85)),
 )
 
 # The last version of each; what is newer has the newest constants.
 _CLAUDES = (((4, 4), _CLAUDE_TO_4_4), ((4, 6), _CLAUDE_TO_4_6))
+_CLAUDE_3 = (
+    (re.compile(r"claude-3-sonnet"), _CLAUDE_3_SONNET),
+    (re.compile(r"claude-3(-5)?-haiku"), _CLAUDE_3_HAIKU),
+)
 _CLAUDE_VERSION = re.compile(r"(?<!\d)(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)")
 _UNVERSIONED = (99, 0)  # a name without a version is taken for the newest
 
@@ -90,8 +120,9 @@ def family(provider: str, model: str) -> Family:
     """The constants that count for `model`; unknown models count like OpenAI's newest, never exactly."""
     name = normalised(model)
     if "claude" in name or (provider == "anthropic" and not name):
+        old = next((constants for pattern, constants in _CLAUDE_3 if pattern.match(name)), None)
         version = claude_version(name)
-        return next((constants for last, constants in _CLAUDES if version <= last), _CLAUDE)
+        return old or next((constants for last, constants in _CLAUDES if version <= last), _CLAUDE)
     return next((constants for pattern, constants in _FAMILIES if pattern.match(name)), UNKNOWN)
 
 

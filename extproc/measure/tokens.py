@@ -29,6 +29,8 @@ _BYTES_PER_TOKEN = 4
 _PLAIN_ROLES = frozenset({"system", "developer", "user", "assistant", ""})
 # Each of these is one token in both encodings.
 _TOOL_ROLES = frozenset({"tool", "function"})
+# Not a message: the schema of the answer, which the system message shows.
+_SCHEMA_ROLES = frozenset({"response_format", "response_schema"})
 _SHORT_ROLES = _PLAIN_ROLES | _TOOL_ROLES | {"model"}
 # What a family adds to a prompt beyond its text, generously: no framing we measured comes near it.
 _BOUND_PER_MESSAGE = 16
@@ -36,7 +38,7 @@ _BOUND_PER_PROMPT = 100
 _BOUND_PER_TOOLS = 1_000
 # The encoder gives up on a million blanks in a row; a tenth of that is far from its limit.
 _PIECE_CHARS = 100_000
-# The system message and the tools share a frame.
+# The system message shares its frame with the tools and with the schema of the answer.
 _SHARED_FRAME = 4
 
 
@@ -67,12 +69,14 @@ class Tokenizer:
         provider: str,
         model: str,
         declared_max_output: int | None,
+        is_framed: bool = True,
         counts: bool = True,
     ) -> TokenEstimate:
         """What a prompt will cost, and the most one choice of its answer may.
 
-        A message with an empty role is bare text (a completion's prompt, an embedding's input) and
-        carries no framing. Without `counts` the text is estimated by its bytes, at next to no cost.
+        A message with an empty role is bare text and carries no framing, nor does any message of what
+        `is_framed` says is no conversation (a completion's prompt, an embedding's input). Without
+        `counts` the text is estimated by its bytes, at next to no cost.
         """
         constants = family(provider, model)
         encoding = self._encodings.get(constants.encoding) if counts else None
@@ -81,7 +85,8 @@ class Tokenizer:
         other = sum(image_tokens(image, model=model) for image in prompt.images)
         other += sum(media_tokens(media, model=model) for media in prompt.media) + prompt.tokens
         bound = _upper_bound(prompt, model)
-        total = _with_slope(count.tokens, constants) + _framing(prompt, constants) + tools + other
+        total = _with_slope(count.tokens, constants) + tools + other
+        total += _framing(prompt, constants) if is_framed else 0
         ceiling = model_ceiling(provider, model) if declared_max_output is None else declared_max_output
         found = min(total, bound)
         return TokenEstimate(
@@ -107,9 +112,7 @@ class Tokenizer:
             tokens = self._typescript_tokens(prompt.tools, encoding)
         else:
             tokens = self._count(prompt.tools, encoding).tokens
-        tokens = _with_slope(tokens, constants) + constants.per_tools
-        has_system = any(message.role in {"system", "developer"} for message in prompt.messages)
-        return tokens - _SHARED_FRAME if is_typescript and has_system else tokens
+        return _with_slope(tokens * constants.tools_percent // 100, constants) + constants.per_tools
 
     def _typescript_tokens(self, tools: tuple[str, ...], encoding: tiktoken.Encoding) -> int:
         """An agent sends the same tools with every turn: they are written out and counted once."""
@@ -172,20 +175,29 @@ def _pieced_length(encoding: tiktoken.Encoding, text: str) -> int:
 
 
 def _texts(prompt: Prompt) -> tuple[str, ...]:
-    odd_roles = (message.role for message in prompt.messages if message.role not in _SHORT_ROLES)
+    known = _SHORT_ROLES | _SCHEMA_ROLES
+    odd_roles = (message.role for message in prompt.messages if message.role not in known)
     names = (message.name for message in prompt.messages if message.name)
     return (*(message.text for message in prompt.messages), *names, *odd_roles)
 
 
 def _framing(prompt: Prompt, constants: Family) -> int:
-    framed = [message for message in prompt.messages if message.role]
+    framed = [m for m in prompt.messages if m.role and m.role not in _SCHEMA_ROLES]
     if not framed:
         return 0
     # The role is part of a frame; families without frames do not count it either.
     roles = sum(message.role in _SHORT_ROLES for message in framed) if constants.per_message else 0
     names = sum(bool(message.name) for message in framed)
     results = constants.per_tool_result * sum(message.role in _TOOL_ROLES for message in framed)
-    return constants.per_prompt + constants.per_message * len(framed) + roles + names + results
+    shared = _SHARED_FRAME if _shares_frame(prompt, constants) else 0
+    return constants.per_prompt + constants.per_message * len(framed) + roles + names + results - shared
+
+
+def _shares_frame(prompt: Prompt, constants: Family) -> bool:
+    roles = {message.role for message in prompt.messages}
+    shows_more = bool(prompt.tools) or not _SCHEMA_ROLES.isdisjoint(roles)
+    is_openai = constants.tool_form is ToolForm.TYPESCRIPT
+    return is_openai and shows_more and not roles.isdisjoint({"system", "developer"})
 
 
 def _upper_bound(prompt: Prompt, model: str) -> int:
@@ -211,7 +223,7 @@ def _is_exact(prompt: Prompt, constants: Family, provider: str, model: str) -> b
 
 
 def _with_slope(tokens: int, constants: Family) -> int:
-    return -(-tokens * constants.slope_percent // 100)
+    return (tokens * constants.slope_percent + 50) // 100
 
 
 def _size_bytes(text: str) -> int:

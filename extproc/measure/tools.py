@@ -13,8 +13,14 @@ from typing import Any
 
 # A schema that nests deeper than this is cut off; its JSON bytes stay the upper bound.
 _DEEPEST = 16
-_SCALARS = {"integer": "number", "number": "number", "string": "string", "boolean": "boolean", "null": "null"}
-
+_SCALARS = {
+    "integer": "number",
+    "number": "number",
+    "string": "string",
+    "boolean": "boolean",
+    "null": "null",
+    "object": "object",
+}
 
 # The providers' own tools, by type, name or prefix; what they read is billed as input.
 _BUILT_IN = re.compile(
@@ -54,41 +60,77 @@ def _function(definition: str) -> Mapping[str, Any] | None:
 def _type_lines(function: Mapping[str, Any]) -> Iterator[str]:
     if description := _text(function, "description"):
         yield f"// {description}"
-    parameters = function.get("parameters")
-    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    given = function.get("parameters")
+    parameters: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    properties = parameters.get("properties")
     if not isinstance(properties, dict) or not properties:
         yield f"type {function['name']} = () => any;"
         return
     yield f"type {function['name']} = (_: {{"
-    yield from _members(parameters, depth=1)
+    yield from _members(parameters, _definitions(parameters), depth=1)
     yield "}) => any;"
 
 
-def _members(schema: Any, *, depth: int) -> Iterator[str]:
+def _definitions(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The schemas that others refer to, by what they are referred to as."""
+    return {
+        f"#/{key}/{name}": schema
+        for key in ("$defs", "definitions")
+        if isinstance(schemas := parameters.get(key), dict)
+        for name, schema in schemas.items()
+    }
+
+
+def _members(schema: Any, definitions: dict[str, Any], *, depth: int) -> Iterator[str]:
     required = schema.get("required")
     needed = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
     for name, member in schema["properties"].items():
+        if title := _text(member, "title"):
+            yield from (f"// {title}", "//")
         if description := _text(member, "description"):
             yield f"// {description}"
         mark = "" if name in needed else "?"
-        yield f"{name}{mark}: {_type(member, depth=depth)},"
+        default = f" // default: {member['default']}" if _has_default(member) else ""
+        yield f"{name}{mark}: {_type(member, definitions, depth=depth)},{default}"
 
 
-def _type(schema: Any, *, depth: int) -> str:
+def _type(schema: Any, definitions: dict[str, Any], *, depth: int) -> str:
     if not isinstance(schema, dict) or depth > _DEEPEST:
         return "any"
+    if isinstance(reference := schema.get("$ref"), str):
+        # Written out once: a schema that refers to itself would never end.
+        return _type(definitions.pop(reference, None), definitions, depth=depth + 1)
     if isinstance(choices := schema.get("enum"), list):
         return " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+    if alternatives := _alternatives(schema):
+        return " | ".join(_type(one, definitions, depth=depth + 1) for one in alternatives)
+    return _single_type(schema, definitions, depth=depth)
+
+
+def _single_type(schema: Mapping[str, Any], definitions: dict[str, Any], *, depth: int) -> str:
     kind = schema.get("type")
-    if isinstance(kind, list):
-        # Each kind once: one that is repeated would show what is below it as often, at every level.
-        kinds = dict.fromkeys(one if isinstance(one, str) else "any" for one in kind)
-        return " | ".join(_type({**schema, "type": one}, depth=depth + 1) for one in kinds)
     if kind == "array":
-        return f"{_type(schema.get('items'), depth=depth + 1)}[]"
+        return f"{_type(schema.get('items'), definitions, depth=depth + 1)}[]"
     if kind == "object" and isinstance(schema.get("properties"), dict):
-        return "\n".join(["{", *_members(schema, depth=depth + 1), "}"])
-    return _SCALARS.get(kind, "object" if kind == "object" else "any") if isinstance(kind, str) else "any"
+        return "\n".join(["{", *_members(schema, definitions, depth=depth + 1), "}"])
+    return _SCALARS.get(kind, "any") if isinstance(kind, str) else "any"
+
+
+def _alternatives(schema: Mapping[str, Any]) -> list[Any]:
+    for key in ("anyOf", "oneOf"):
+        if isinstance(given := schema.get(key), list):
+            return given
+    kinds = schema.get("type")
+    if not isinstance(kinds, list):
+        return []
+    # Each kind once: one that is repeated would show what is below it as often, at every level.
+    names = dict.fromkeys(one if isinstance(one, str) else "any" for one in kinds)
+    return [{**schema, "type": one} for one in names]
+
+
+def _has_default(schema: Any) -> bool:
+    default = schema.get("default") if isinstance(schema, dict) else None
+    return isinstance(default, str | int | float)
 
 
 def _text(schema: Any, key: str) -> str:

@@ -69,6 +69,43 @@ def test_a_claude_name_says_its_version(name: str, version: tuple[int, int]) -> 
     assert claude_version(name) == version
 
 
+@pytest.mark.parametrize(
+    ("model", "encoding", "per_prompt"),
+    [
+        ("llama3", "cl100k_base", 5),
+        ("llama3-8b-8192", "cl100k_base", 5),
+        ("meta.llama3-70b-instruct-v1:0", "cl100k_base", 5),
+        ("meta-llama/Llama-3-8b-chat", "cl100k_base", 5),
+        ("meta.llama3-1-70b-instruct-v1:0", "cl100k_base", 30),
+        ("meta-llama/llama-3.2-1b-instruct", "cl100k_base", 30),
+        ("llama3.1:8b", "cl100k_base", 30),
+        ("llama-4-scout", "cl100k_base", 30),
+        ("meta.llama2-13b-chat-v1", "o200k_base", 3),
+        ("codellama-7b", "o200k_base", 3),
+    ],
+)
+def test_a_llama_is_known_by_its_version_not_its_size(model: str, encoding: str, per_prompt: int) -> None:
+    found = family("groq", model)
+
+    assert (found.encoding, found.per_prompt) == (encoding, per_prompt)
+
+
+@pytest.mark.parametrize(
+    ("model", "per_tools"),
+    [
+        ("claude-3-sonnet-20240229", 165),
+        ("claude-3-haiku-20240307", 270),
+        ("anthropic.claude-3-5-haiku-20241022-v1:0", 270),
+        ("claude-3-5-sonnet-20240620", 320),
+        ("claude-sonnet-4-5", 500),
+        ("claude-haiku-4-5", 500),
+        ("claude-opus-4-8", 460),
+    ],
+)
+def test_claudes_read_instructions_of_their_time_with_tools(model: str, per_tools: int) -> None:
+    assert family("anthropic", model).per_tools == per_tools
+
+
 def test_claude_has_the_slope_of_its_tokenizer() -> None:
     slopes = [
         family("anthropic", f"claude-{name}").slope_percent

@@ -70,6 +70,29 @@ def test_bare_text_carries_no_frame(tokenizer: Tokenizer) -> None:
     assert found.exact
 
 
+def test_what_is_no_conversation_carries_no_frame_whatever_its_role(tokenizer: Tokenizer) -> None:
+    found = tokenizer.estimate(
+        Prompt(messages=(user("hello world"),)),
+        provider="openai",
+        model="gpt-3.5-turbo-instruct",
+        declared_max_output=0,
+        is_framed=False,
+    )
+
+    assert found.input == 2
+
+
+def test_the_schema_of_the_answer_joins_the_system_message(tokenizer: Tokenizer) -> None:
+    schema = user('Person\n{"properties":{"age":{"type":"integer"}}}', role="response_format")
+    cost = tokenizer.count(schema.text, provider="openai", model="gpt-4o")
+
+    for messages in ((user("hi"),), (user("Be brief.", role="system"), user("hi"))):
+        plain, with_schema = (estimate(tokenizer, *given) for given in (messages, (*messages, schema)))
+
+        assert with_schema.input - plain.input == cost - (4 if len(messages) == 2 else 0)
+        assert not with_schema.exact
+
+
 def test_an_unknown_role_is_counted_as_text(tokenizer: Tokenizer) -> None:
     short = estimate(tokenizer, user("hi", role="critic"))
     long = estimate(tokenizer, user("hi", role="critic " * 50))
@@ -141,8 +164,10 @@ def test_claude_counts_more_than_openai_and_newer_claude_more_again(tokenizer: T
     text = "The quick brown fox jumps over the lazy dog. " * 50
     openai = tokenizer.count(text, provider="openai", model="gpt-4o")
 
-    assert tokenizer.count(text, provider="anthropic", model="claude-sonnet-4-5") == -(-openai * 115 // 100)
-    assert tokenizer.count(text, provider="anthropic", model="claude-opus-4-8") == -(-openai * 142 // 100)
+    assert (
+        tokenizer.count(text, provider="anthropic", model="claude-sonnet-4-5") == (openai * 115 + 50) // 100
+    )
+    assert tokenizer.count(text, provider="anthropic", model="claude-opus-4-8") == (openai * 142 + 50) // 100
 
 
 def test_beyond_the_counted_bytes_the_rest_is_extrapolated(tokenizer: Tokenizer) -> None:

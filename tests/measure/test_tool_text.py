@@ -55,6 +55,29 @@ def test_a_flat_definition_reads_like_a_nested_one() -> None:
     assert typescript(['{"type": "function", "name": "f"}']) == nested
 
 
+def test_titles_and_defaults_are_shown_as_comments() -> None:
+    text = render({"properties": {"city": {"title": "City", "type": "string", "default": "Rome"}}})
+
+    assert text.splitlines()[3:6] == ["// City", "//", "city?: string, // default: Rome"]
+
+
+def test_a_reference_is_written_out_once() -> None:
+    text = render(
+        {
+            "$defs": {"Node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}},
+            "properties": {"first": {"$ref": "#/$defs/Node"}, "second": {"$ref": "#/$defs/Node"}},
+        }
+    )
+
+    assert text.splitlines()[3:7] == ["first?: {", "next?: any,", "},", "second?: any,"]
+
+
+def test_alternatives_are_shown_side_by_side() -> None:
+    assert "x?: string | null," in render(
+        {"properties": {"x": {"anyOf": [{"type": "string"}, {"type": "null"}]}}}
+    )
+
+
 def test_repeated_kinds_never_make_a_text_larger_than_its_schema() -> None:
     repeated = ["object"] * 4
     for kinds in (repeated, [*repeated, *[repeated] * 4], ["object", "array"]):
@@ -78,7 +101,9 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["type", "properties", "items", "enum", "required", "description", "x"]),
+            st.sampled_from(
+                ["type", "properties", "items", "enum", "required", "description", "anyOf", "default", "x"]
+            ),
             inner,
             max_size=4,
         )
