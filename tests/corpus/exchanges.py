@@ -109,18 +109,28 @@ def _exchange(raw: dict[str, Any]) -> Exchange:
     )
 
 
-def totals(usage: Any) -> Totals | None:
+def totals(each: Exchange) -> Totals | None:
     """Input and output in inclusive counts, from the provider's documentation of its own object.
 
     A second reading, independent of the product's. None: the answer carries no usage.
     """
-    if not usage:
+    if not each.usage:
         return None
     for fields, read in _READINGS:
-        if any(name in usage for name in fields):
-            found: Totals = read(usage)
-            return None if found == (None, None) else found
+        if any(name in each.usage for name in fields):
+            found: Totals = read(each.usage)
+            return None if found == (None, None) else _completed(found, each.answer_headers)
     return None
+
+
+def _completed(found: Totals, headers: dict[str, str]) -> Totals:
+    """Some servers say in a header what their body leaves out."""
+    said = [next((headers[name] for name in names if name in headers), None) for names in _TOTALS_HEADERS]
+    given, made = (
+        count if count is not None or word is None else int(word)
+        for count, word in zip(found, said, strict=True)
+    )
+    return given, made
 
 
 def _sum(usage: dict[str, Any], *names: str) -> int | None:
@@ -165,6 +175,10 @@ def _titan(usage: dict[str, Any]) -> Totals:
     return usage["inputTextTokenCount"], made or 0
 
 
+_TOTALS_HEADERS = (
+    ("x-amzn-bedrock-input-token-count", "x-prompt-tokens"),
+    ("x-amzn-bedrock-output-token-count", "x-generated-tokens"),
+)
 _COUNT_HEADER = "x-amzn-bedrock-{}-token-count"
 _READINGS = (
     (

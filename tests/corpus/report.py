@@ -113,8 +113,8 @@ def _expected(each: Exchange, request: AIRequest) -> tuple[str, str]:
     if each.provider == "cohere" and each.operation in _COHERE:
         version = "cohere_v2" if each.head.path.startswith("/v2") else "cohere_v1"
         return version, _COHERE[each.operation]
-    if "writer.com" in each.head.host and each.head.path_only == "/v1/chat":
-        return "writer", "chat"
+    if "writer.com" in each.head.host:
+        return "writer", _EXPECTED[each.provider, each.operation][1]
     if each.head.method == "GET" and each.operation == "replicate.predictions":
         return "replicate", CONTROL
     return _EXPECTED.get((each.provider, each.operation), ("unclassified", ""))
@@ -184,7 +184,7 @@ def _settled(each: Exchange, request: AIRequest) -> Settled:
     for chunks in (None, randomly_chunked(each.answer, each.id)):
         usage = each.seen(request, chunks).usage
         found.append(None if usage is None else (usage.input_tokens, usage.output_tokens))
-    expected, whole, chunked = (_filled(each, request) for each in (totals(each.usage), *found))
+    expected, whole, chunked = (_filled(each, request) for each in (totals(each), *found))
     return Settled(exchange=each, api=request.api, expected=expected, whole=whole, chunked=chunked)
 
 
