@@ -38,6 +38,7 @@ from extproc.formats.tgi import TGI
 from extproc.formats.vertex import Vertex
 from extproc.formats.vertex_anthropic import VertexAnthropic
 from extproc.formats.vertex_openai import VertexOpenAI
+from extproc.formats.vllm import VLLM
 from extproc.formats.writer import Writer
 
 _ALL: tuple[WireFormat, ...] = (
@@ -69,6 +70,7 @@ _ALL: tuple[WireFormat, ...] = (
     AnthropicComplete(),
     Writer(),
     Mistral(),
+    VLLM(),
 )
 
 FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})

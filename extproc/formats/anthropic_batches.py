@@ -48,7 +48,8 @@ class AnthropicBatches(Unasked):
 
     def claim(self, line: RequestLine) -> Call | None:
         """Making a batch spends; looking at one, ending it and fetching its results do not."""
-        if line.segments[:2] != _BATCHES:
+        # Without a path some part holds a slash, which a server may take for one more part.
+        if not line.path or line.segments[:2] != _BATCHES:
             return None
         rest = line.segments[2:]
         if not rest and line.method == "POST":

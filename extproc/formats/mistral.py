@@ -49,6 +49,9 @@ class Mistral(OpenAIFormat):
 
     def claim(self, line: RequestLine) -> Call | None:
         """Making something is POST; a conversation goes on by a POST to its id."""
+        if not line.path:
+            # Some part holds a slash, which a server may take for one more part.
+            return None
         noun, rest = line.segments[:1], line.segments[1:]
         if line.method == "POST":
             is_turn = noun == ("conversations",) and len(rest) in (1, 2) and rest[1:] in ((), (_RESTART,))

@@ -141,6 +141,7 @@ KNOWN: tuple[Provider, ...] = (
             "mcp",
         )
     ),
+    Provider(base_path="/cohere", formats=("cohere_v2",)),  # vLLM's copy of it
     Provider(name="azure.ai.openai", base_path=_AZURE_DEPLOYMENT, formats=OPENAI),
     Provider(name="azure.ai.openai", base_path="/openai/v1", formats=OPENAI),
     Provider(name="azure.ai.openai", base_path="/openai", formats=OPENAI),

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from extproc.formats.answers import Tally, event_object, reader
+from extproc.formats.answers import Tally, reader
 from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, RequestLine
 from extproc.formats.openai_answers import OpenAIAnswers
 from extproc.formats.openai_chat import OpenAIChat
 from extproc.formats.openai_completions import OpenAICompletions
 from extproc.formats.openai_dialect import OpenAIFormat
-from extproc.formats.sse import SSEEvent
 from extproc.model import AIRequest
 
 _CHAT = OpenAIChat()
@@ -56,7 +55,6 @@ class Writer(OpenAIFormat):
 class _WriterAnswers(OpenAIAnswers):
     """Reads OpenAI's answers, and events that hold a `value` and nothing else; no event ends those."""
 
-    def read_event(self, event: SSEEvent, tally: Tally) -> None:
-        """Take one chunk of either kind."""
-        super().read_event(event, tally)
-        tally.say("value", event_object(event.data).get("value"))
+    def _read(self, body: JSON, tally: Tally, part: str) -> None:
+        super()._read(body, tally, part)
+        tally.say("value", body.get("value"))
