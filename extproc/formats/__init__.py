@@ -39,6 +39,7 @@ from extproc.formats.vertex import Vertex
 from extproc.formats.vertex_anthropic import VertexAnthropic
 from extproc.formats.vertex_openai import VertexOpenAI
 from extproc.formats.vllm import VLLM
+from extproc.formats.watsonx import Watsonx
 from extproc.formats.writer import Writer
 
 _ALL: tuple[WireFormat, ...] = (
@@ -71,6 +72,7 @@ _ALL: tuple[WireFormat, ...] = (
     Writer(),
     Mistral(),
     VLLM(),
+    Watsonx(),
 )
 
 FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})
