@@ -33,6 +33,7 @@ from extproc.formats.openai_images import OpenAIImages
 from extproc.formats.openai_moderations import OpenAIModerations
 from extproc.formats.openai_realtime import OpenAIRealtime
 from extproc.formats.openai_responses import OpenAIResponses
+from extproc.formats.replicate import Replicate
 from extproc.formats.rerank import Rerank
 from extproc.formats.tgi import TGI
 from extproc.formats.vertex import Vertex
@@ -73,6 +74,7 @@ _ALL: tuple[WireFormat, ...] = (
     Mistral(),
     VLLM(),
     Watsonx(),
+    Replicate(),
 )
 
 FORMATS: Mapping[str, WireFormat] = MappingProxyType({each.name: each for each in _ALL})

@@ -55,6 +55,10 @@ ROWS: tuple[tuple[str, str, str, int, Callable[[dict[str, Any] | None, str], Tot
     (":11434/api/generate", "ollama", "text_completion", 5, by_ollama),
     ("//api.writer.com/v1/chat", "writer", "chat", 8, by_openai),
     ("//api.writer.com/v1/completions", "writer", "text_completion", 1, unreported),
+    (".ml.cloud.ibm.com/ml/v1-beta/generation/text?", "watsonx", "text_completion", 2, by_watsonx),
+    (".ml.cloud.ibm.com/ml/v1-beta/generation/text_stream?", "watsonx", "text_completion", 2, by_watsonx),
+    ("//api.replicate.com/v1/predictions", "replicate", "prediction", 2, unreported),
+    ("//api.replicate.com/v1/models/", "replicate", "prediction", 1, unreported),
     (":11434/api/embeddings", "ollama", "embeddings", 1, by_ollama),
 )
 
@@ -90,3 +94,11 @@ def test_every_usage_is_found_however_the_answer_is_cut(
         assert seen == expected, each["id"]
         assert bool(whole.error) is (each["status"] >= 400), each["id"]
         assert call_of(each).api == api
+
+
+def test_what_is_fetched_from_replicate_spends_nothing() -> None:
+    found = [each for each in exchanges() if "replicate." in each["url"] and each["method"] == "GET"]
+    assert len(found) == 8
+
+    for each in found:
+        assert call_of(each).operation == "control", each["id"]
