@@ -74,6 +74,12 @@ def _at(name: str, host: str, *bases: str, formats: tuple[str, ...] = COMPATIBLE
 _AZURE_HOSTS = "*.openai.azure.com *.cognitiveservices.azure.com *.services.ai.azure.com *.azure-api.net"
 _AZURE_DEPLOYMENT = "/openai/deployments/{model}"
 _VERTEX_HOSTS = "*aiplatform.googleapis.com aiplatform.*.rep.googleapis.com"
+# With FIPS, dual-stack and China's names, and those of private links.
+_BEDROCK_HOSTS = (
+    "bedrock-runtime*.amazonaws.com bedrock-runtime*.amazonaws.com.cn bedrock-runtime*.api.aws"
+    " *.bedrock-runtime*.amazonaws.com"
+)
+_SAGEMAKER_HOSTS = "runtime*.sagemaker.*.amazonaws.com runtime*.sagemaker.*.amazonaws.com.cn"
 _OPENAPI = "/*/projects/*/locations/*/endpoints/openapi"  # Vertex's OpenAI endpoint, any version
 _VERTEX_ENDPOINT = "/*/projects/*/locations/*/endpoints/{model}"  # an open model that a project deployed
 _VERTEX = ("vertex", "vertex_anthropic", "vertex_openai")
@@ -94,15 +100,10 @@ KNOWN: tuple[Provider, ...] = (
     *_at("gcp.vertex_ai", _VERTEX_HOSTS, _OPENAPI, formats=OPENAI),
     *_at("gcp.vertex_ai", _VERTEX_HOSTS, "", formats=(*_VERTEX, "gemini_interactions")),
     *_at("gcp.vertex_ai", _VERTEX_HOSTS, _VERTEX_ENDPOINT, formats=("openai_chat",)),
-    *_at(
-        "aws.bedrock",
-        "bedrock-runtime*.amazonaws.com *.bedrock-runtime.*.amazonaws.com",
-        "",
-        formats=("bedrock_converse", "bedrock_invoke"),
-    ),
-    *_at("aws.bedrock", "bedrock-runtime.*.amazonaws.com", "/openai/v1", formats=OPENAI),
+    *_at("aws.bedrock", _BEDROCK_HOSTS, "", formats=("bedrock_converse", "bedrock_invoke")),
+    *_at("aws.bedrock", _BEDROCK_HOSTS, "/openai/v1", formats=OPENAI),
     *_at("aws.bedrock", "bedrock-mantle.*.api.aws", "/openai/v1", "/v1", "/anthropic/v1"),
-    *_at("aws.sagemaker", "runtime.sagemaker.*.amazonaws.com", "", formats=("tgi",)),
+    *_at("aws.sagemaker", _SAGEMAKER_HOSTS, "", formats=("tgi",)),
     *_at("mistral_ai", "api.mistral.ai codestral.mistral.ai", "/v1", formats=("mistral", *OPENAI)),
     *_at("groq", "api.groq.com", "/openai/v1", formats=OPENAI),
     *_at("deepseek", "api.deepseek.com", "/v1", "/beta", "/anthropic/v1", ""),

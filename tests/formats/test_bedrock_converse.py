@@ -58,6 +58,23 @@ def test_an_operation_of_a_model_is_claimed(operation: str, expected: tuple[str,
 
 
 @pytest.mark.parametrize(
+    "host",
+    [
+        "bedrock-runtime.us-east-1.amazonaws.com",
+        "bedrock-runtime-fips.us-gov-west-1.amazonaws.com",
+        "bedrock-runtime.cn-north-1.amazonaws.com.cn",
+        "bedrock-runtime.us-east-1.api.aws",
+        "vpce-1a-2b.bedrock-runtime.us-east-1.vpce.amazonaws.com",
+    ],
+)
+def test_openais_api_at_bedrock_is_bedrocks(host: str) -> None:
+    call = claimed("/openai/v1/chat/completions", host=host)
+
+    assert call is not None
+    assert (call.api, call.provider) == ("openai_chat", "aws.bedrock")
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", PATH),
