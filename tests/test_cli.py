@@ -503,4 +503,4 @@ def test_serve_keeps_what_it_learned_in_its_state_folder(good: Path, tmp_path: P
 
     learned = json.loads((tmp_path / "state" / "learned.json").read_text())
     assert learned["outputs"] == [["openai", "gpt-4o-mini", [3, 3]]]
-    assert [row[:4] for row in learned["estimates"]] == [["openai", "gpt-4o-mini", False, "bytes"]]
+    assert [row[:5] for row in learned["estimates"]] == [["openai", "gpt-4o-mini", "chat", False, "bytes"]]

@@ -830,7 +830,7 @@ async def test_what_the_provider_reports_as_input_corrects_the_next_estimate(mak
 
     (row,) = run.edge.calibration.dump()
 
-    assert row[:4] == ["openai", "gpt-4o-mini", False, "bytes"]
+    assert row[:5] == ["openai", "gpt-4o-mini", "chat", False, "bytes"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ _SMALL_PROMPT = 50
 # So many alike, one after another, are the model's habit.
 _HABIT = 3
 
-Key = tuple[str, str, bool, str]
+# Provider, model, operation (a completion has no frame, a chat of the same model has), whether there are
+# tools, estimator.
+Key = tuple[str, str, str, bool, str]
 _TEXT = frozenset({"text"})
 
 
@@ -160,6 +162,7 @@ _UNTAUGHT = Line()
 # Of a file: nothing we write comes near it.
 _LARGEST = 1e12
 _ROUNDING = 1 + 1e-6
+_NAMES = 5
 _NUMBERS = len(astuple(_UNTAUGHT))
 
 
@@ -174,22 +177,22 @@ def is_comparable(request: AIRequest) -> bool:
 
 def _key(tokens: TokenEstimate, request: AIRequest) -> Key:
     estimator = tokens.estimator.removesuffix("+learned")
-    return request.provider, request.model, bool(request.tools), estimator
+    return request.provider, request.model, request.operation, bool(request.tools), estimator
 
 
 def _rows(rows: Iterable[Any]) -> Iterator[tuple[Key, Line]]:
     for row in rows:
-        if not isinstance(row, list) or len(row) != 4 + _NUMBERS:
+        if not isinstance(row, list) or len(row) != _NAMES + _NUMBERS:
             continue
-        provider, model, has_tools, estimator, *numbers = row
-        names = (provider, model, estimator)
+        provider, model, operation, has_tools, estimator, *numbers = row
+        names = (provider, model, operation, estimator)
         if not all(isinstance(name, str) and len(name) <= LONGEST_NAME for name in names):
             continue
         if not isinstance(has_tools, bool) or not all(map(_is_number, numbers)):
             continue
         line = Line(*numbers)
         if _is_possible(line):
-            yield (provider, model, has_tools, estimator), line
+            yield (provider, model, operation, has_tools, estimator), line
 
 
 def _is_number(value: Any) -> bool:

@@ -128,13 +128,14 @@ def test_what_the_text_does_not_say_teaches_nothing_and_is_not_corrected(changes
     assert corrected(taught(*[(100, 150)] * 5), 100, **changes) == 100
 
 
-def test_models_providers_tools_and_estimators_are_learned_apart() -> None:
+def test_models_providers_operations_tools_and_estimators_are_learned_apart() -> None:
     calibration = taught(*[(100, 150)] * 5)
 
     assert corrected(calibration, 100) != 100
     assert corrected(calibration, 100, model="other") == 100
     assert corrected(calibration, 100, provider="openai") == 100
     assert corrected(calibration, 100, tools=("get_weather",)) == 100
+    assert corrected(calibration, 100, operation="text_completion") == 100
     by_bytes = calibration.corrected(estimated(100, estimator="bytes"), request())
     assert by_bytes.input == 100
 
@@ -180,11 +181,11 @@ def test_no_foreign_rows_are_believed(rows: list[Any]) -> None:
     assert len(calibration) == 0
 
 
-@given(st.integers(0, 12), json_values)
+@given(st.integers(0, 13), json_values)
 def test_a_damaged_row_is_left_out_or_harmless(place: int, value: Any) -> None:
     row = taught((10, 30), (40, 61)).dump()[0]
-    assert len(row) == 12
-    row[place % 12] = value
+    assert len(row) == 13
+    row[place % 13] = value
     calibration = Calibration()
 
     calibration.load([row])
@@ -205,7 +206,7 @@ def test_whatever_is_reported_the_line_stays_possible(pairs: list[tuple[int, int
         assert line.intercept_variance > 0
         assert math.isfinite(line.at(2_000_000))
     calibration = Calibration()
-    calibration._lines[("groq", "m", False, "bytes")] = line
+    calibration._lines[("groq", "m", "chat", False, "bytes")] = line
     restored = Calibration()
     restored.load(json.loads(json.dumps(calibration.dump())))
     assert len(restored) == 1
