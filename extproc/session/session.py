@@ -14,6 +14,7 @@ from extproc.decision import Cost, Decision, Denial, Effect, Settlement
 from extproc.errors import ProtocolViolation, RequestRefused
 from extproc.formats import FORMATS, classify, fields
 from extproc.formats.base import BodyKind, Call, WireFormat
+from extproc.measure.ceilings import model_ceiling
 from extproc.measure.prices import Prices
 from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
 from extproc.policy.engine import Evaluation
@@ -145,7 +146,9 @@ class Session:
             return self._deny(self._evaluation.refuse(refused), event.at_ns)
         # Buffered, its body would be waited for in vain: envoyproxy/envoy#47081.
         self._skips_body = True
-        return self._judge(without_body(call), TokenEstimate(), event.at_ns)
+        # Nobody will read what it spends: one answer's ceiling is set aside, and charged.
+        ceiling = TokenEstimate(max_output=model_ceiling(call.provider, call.model))
+        return self._judge(without_body(call), ceiling, event.at_ns)
 
     def _classify(self, head: RequestHead) -> RequestRefused | None:
         """Find the call and its dialect; what must not pass is said after who calls was checked."""

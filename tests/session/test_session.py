@@ -333,6 +333,28 @@ def test_a_plain_call_cannot_become_another_protocol(open_policies: PolicySet) -
     assert (said.status, book.decision.reason) == (400, Reason.UNCLASSIFIED)
 
 
+def test_a_realtime_connection_is_judged_by_its_request_line_and_charged_as_reserved(
+    limited: PolicySet,
+) -> None:
+    book = Playbook(limited)
+    head = chat_head(
+        method="GET",
+        path="/v1/realtime?model=gpt-4o-realtime-preview",
+        headers={"connection": "upgrade", "upgrade": "websocket"},
+    )
+
+    (forward,) = book.play(RequestHeaders(at_ns=book.now_ns, head=head))
+    book.answer_headers(status=101, headers={})
+    book.close()
+
+    assert isinstance(forward, Continue)
+    assert forward.skip_request_body
+    assert book.decision.request is not None
+    assert book.decision.request.model == "gpt-4o-realtime-preview"
+    assert book.settlement.basis is Basis.RESERVED
+    assert sorted(book.settlement.amounts.values()) == [1, 4096]
+
+
 # --- native usage
 
 
