@@ -1,7 +1,7 @@
 """Stacks of real parts, started once and shared; each test is a caller with a team of its own."""
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,22 +69,26 @@ class Caller:
         return int(answer.headers["x-ratelimit-remaining-tokens"])
 
 
-def call(stack: Stack) -> Caller:
-    """A caller whose team nobody else is in."""
+def newcomer(stack: Stack) -> Caller:
+    """A caller whose team nobody else is in, and who has asked nothing yet."""
     number = next(_numbers[stack.folder])
-    fresh = Caller(stack=stack, key=policies.key(number), team=policies.team(number), untouched=0)
+    return Caller(stack=stack, key=policies.key(number), team=policies.team(number), untouched=0)
+
+
+def call(stack: Stack) -> Caller:
+    """A newcomer who knows what its team may use."""
+    fresh = newcomer(stack)
     return replace(fresh, untouched=fresh._tokens_left())
 
 
-def settlements(stack: Stack) -> dict[str, int]:
-    """How many settlements there were by basis."""
-    text = httpx.get(f"{stack.admin_url}/metrics").text
-    return {
-        sample.labels["basis"]: int(sample.value)
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == "ai_policy_settlements_total"
-    }
+def settlements(stack: Stack) -> Counter[str]:
+    """How many settlements there were by basis, whoever the provider was."""
+    counts: Counter[str] = Counter()
+    for family in text_string_to_metric_families(httpx.get(f"{stack.admin_url}/metrics").text):
+        for sample in family.samples:
+            if sample.name == "ai_policy_settlements_total":
+                counts[sample.labels["basis"]] += int(sample.value)
+    return counts
 
 
 @pytest.fixture(scope="session")

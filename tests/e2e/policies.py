@@ -50,8 +50,9 @@ spec:
   match: >-
     request.operation == "control" || request.model.startsWith("gpt-") ||
     request.model.startsWith("claude-") || request.model.startsWith("text-embedding-3-") ||
-    request.model.startsWith("gemini-") || request.model.startsWith("us.amazon.nova-") ||
-    request.model.startsWith("llama3") || request.model.startsWith("command-")
+    request.model.startsWith("gemini-") || request.model.contains("amazon.nova-") ||
+    request.model.startsWith("anthropic.claude-") || request.model.startsWith("llama3") ||
+    request.model.startsWith("command-")
 ---
 apiVersion: ai-policy/v1
 kind: AccessRule

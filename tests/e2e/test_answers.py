@@ -1,0 +1,152 @@
+"""What providers answer, byte for byte, through the real Envoy: passed on as it is, read, and charged.
+
+Envoy 1.40 reads some answers by itself and the session the others; both must come to the same.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import brotli  # type: ignore[import-untyped]  # ships none
+import httpx2 as httpx
+import pytest
+import zstandard
+
+from extproc.formats import FORMATS
+from tests.e2e import policies
+from tests.e2e.conftest import newcomer
+from tests.e2e.samples import SAMPLES, Sample
+from tests.e2e.scripted import Scene, ScriptedProvider, scripted_provider
+from tests.e2e.stack import Stack
+from tests.e2e.test_requests import wait_until
+
+CODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
+}
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[ScriptedProvider]:
+    with scripted_provider() as started:
+        yield started
+
+
+@pytest.fixture(scope="module", params=["native-1.40.0", "stream-1.38.3"])
+def scene(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, provider: ScriptedProvider
+) -> Iterator[Scene]:
+    usage, _, version = request.param.partition("-")
+    with Stack(
+        tmp_path_factory.mktemp(request.param),
+        envoy=version,
+        usage=usage,
+        policies=policies.FILES,
+        provider_port=provider.port,
+    ) as stack:
+        yield Scene(stack=stack, provider=provider)
+
+
+def ask(sample: Sample, **headers: str) -> Callable[[httpx.Client], httpx.Response]:
+    return lambda client: client.post(sample.path, json=sample.body, headers=headers)
+
+
+def chunks_read(stack: Stack, answer: httpx.Response) -> int:
+    """How many pieces of this answer Envoy sent to the sidecar."""
+    decision_id = answer.headers["x-ai-policy-decision-id"]
+
+    def mine() -> list[dict[str, object]]:
+        return [entry for entry in stack.access_log() if entry["decision_id"] == decision_id]
+
+    wait_until(lambda: bool(mine()), "an entry of the access log")
+    timings = mine()[0]["ai_policy"]
+    assert isinstance(timings, dict)
+    return int(timings.get("response_body_call_count", 0))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_an_answer_passes_as_it_is_and_costs_what_it_reports(scene: Scene, name: str) -> None:
+    sample = SAMPLES[name]
+    if name.partition(",")[0] not in FORMATS:
+        pytest.skip("no such format here")
+
+    cost, basis, answer = scene.charged(sample.script, ask(sample))
+
+    assert (answer.status_code, answer.content) == (200, b"".join(sample.script.pieces))
+    assert (cost, basis) == (sample.tokens, "provider")
+    is_native = scene.stack.usage == "native" and sample.is_native
+    assert (chunks_read(scene.stack, answer) == 0) is is_native
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("name", ["openai_chat", "gemini, streamed"])
+def test_a_compressed_answer_that_nobody_asked_for_costs_what_it_reports(
+    scene: Scene, name: str, coding: str
+) -> None:
+    sample = SAMPLES[name]
+    compressed = CODINGS[coding](b"".join(sample.script.pieces))
+    headers = sample.script.headers | {"content-encoding": coding}
+    script = replace(sample.script, pieces=(compressed[:20], compressed[20:]), headers=headers)
+    passed: list[bytes] = []
+
+    def ask_raw(client: httpx.Client) -> httpx.Response:
+        with client.stream("POST", sample.path, json=sample.body) as answer:
+            passed.extend(answer.iter_raw())
+        return answer
+
+    cost, basis, answer = scene.charged(script, ask_raw)
+
+    assert b"".join(passed) == compressed
+    assert answer.headers["content-encoding"] == coding
+    assert "accept-encoding" not in scene.provider.headers
+    assert (cost, basis) == (sample.tokens, "provider")
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("name", ["openai_chat", "gemini"])
+def test_a_compressed_request_is_understood_and_passes_as_it_came(
+    scene: Scene, name: str, coding: str
+) -> None:
+    sample = SAMPLES[name]
+    body = CODINGS[coding](json.dumps(sample.body).encode())
+    headers = {"content-encoding": coding, "content-type": "application/json"}
+
+    cost, basis, _ = scene.charged(
+        sample.script, lambda client: client.post(sample.path, content=body, headers=headers)
+    )
+
+    assert (scene.provider.headers["content-encoding"], scene.provider.body) == (coding, body)
+    assert (cost, basis) == (sample.tokens, "provider")
+
+
+def test_a_compressed_request_that_must_change_goes_upstream_as_plain_json(scene: Scene) -> None:
+    body = SAMPLES["openai_chat, streamed"].body | {"stream_options": None}
+    data = zstandard.compress(json.dumps(body).encode())
+
+    cost, _, answer = scene.charged(
+        SAMPLES["openai_chat, streamed"].script,
+        lambda client: client.post(
+            "/v1/chat/completions", content=data, headers={"content-encoding": "zstd"}
+        ),
+    )
+
+    assert "content-encoding" not in scene.provider.headers
+    assert json.loads(scene.provider.body)["stream_options"] == {"include_usage": True}
+    assert b'"usage"' not in answer.content
+    assert cost == 11
+
+
+@pytest.mark.parametrize("coding", ["gzip, br", "br, br", "compress", "dcb", "gzip;q=1"])
+def test_a_request_in_codings_that_nobody_reads_is_415(scene: Scene, coding: str) -> None:
+    body = brotli.compress(json.dumps(SAMPLES["openai_chat"].body).encode())
+    with newcomer(scene.stack).http(**{"content-encoding": coding}) as client:
+        answer = client.post("/v1/chat/completions", content=body)
+
+    assert answer.status_code == 415
+    assert "content-encoding" in answer.json()["error"]["message"]
