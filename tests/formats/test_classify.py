@@ -43,7 +43,7 @@ ANTHROPIC = {"anthropic-version": "2023-06-01"}
         ("POST", "/v1/", {}, None),
         ("POST", "/v1/chat/completions//", {}, None),
         ("POST", "/x/v1/chat/completions", {}, None),
-        ("POST", "/invocations", {}, None),
+        ("POST", "/invocations", {}, ("vllm", "chat")),
         ("POST", "v1/chat/completions", {}, None),
         ("POST", "http://host/v1/chat/completions", {}, None),
         ("POST", "", {}, None),
