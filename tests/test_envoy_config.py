@@ -29,6 +29,9 @@ from extproc.envoy_config import (
     secret_document,
 )
 from extproc.errors import SettingsInvalid
+from extproc.formats import classify
+from extproc.formats.base import Call
+from extproc.model import RequestHead
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from tests.e2e import binaries, stand_ins
 from tests.e2e.gateway import Gateway, free_ports, gateway
@@ -391,6 +394,8 @@ ASKED: dict[str, tuple[str, dict[str, str]]] = {
     "/v1/models/gemini-2.5-flash%3AcountTokens": ("gemini_v1", {}),
     "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse": ("gemini", {}),
     "/v1alpha/interactions": ("gemini", {}),
+    "/upload/v1beta/files": ("gemini", {}),
+    "/upload/v1/files": ("gemini_v1", {}),
     "/v1beta/openai/chat/completions": ("gemini_openai", {}),
     "/v1/projects/p/locations/l/publishers/google/models/m:generateContent": ("vertex", {}),
     "/v1beta1/projects/p/locations/l/publishers/anthropic/models/m:rawPredict": ("vertex", {}),
@@ -409,6 +414,15 @@ ASKED: dict[str, tuple[str, dict[str, str]]] = {
     "/inference/v1/generate": ("model_server", {}),
     "/mcp": ("mcp", {}),
 }
+
+
+@pytest.mark.parametrize("path", [path for path, (route, _) in ASKED.items() if route != "ai_other"])
+def test_every_route_is_one_of_a_format_that_policies_read(path: str) -> None:
+    def call(method: str) -> Call | None:
+        head = RequestHead(method=method, host="gateway", path=path, headers=ASKED[path][1])
+        return classify.claim(head)
+
+    assert call("POST") or call("GET")
 
 
 def test_the_provider_is_asked_by_route(scene: Scene) -> None:

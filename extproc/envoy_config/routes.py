@@ -62,6 +62,8 @@ _GEMINI_VERB = "(?:generate|stream|count|compute|embed|batch|predict)[A-Z][A-Za-
 ESCAPED_ARN = _at(OTHER_CLUSTER, "bedrock_arn", _regex(f"/model/{_ARN}/[a-z-]+"))
 TWO_READINGS = _regex(".*(?:%(?:25|2[Ff]|3[Bb]|5[Cc])|[;\\\\]).*")
 
+_COHERE_V1 = ("chat", "generate", "summarize", "embed", "classify", "rerank", "tokenize", "detokenize")
+
 # Servers of open models: vLLM, SGLang, text-generation-inference, SageMaker.
 _MODEL_SERVERS = (
     *(
@@ -102,14 +104,12 @@ AI_ROUTES = (
         "^/v1[a-z0-9]*/projects/.+/endpoints/openapi/",
     ),
     _at(OTHER_CLUSTER, "vertex", _regex("/v1(?:beta1)?/(?:projects|publishers)/.+")),
-    *(
-        _at(OTHER_CLUSTER, "cohere_v1", f"path: /v1/{rest}")
-        for rest in ("chat", "generate", "embed", "rerank")
-    ),
+    *(_at(OTHER_CLUSTER, "cohere_v1", f"path: /v1/{rest}") for rest in _COHERE_V1),
     # Everything else below /v1/ is for the policies to judge, which refuse what they cannot classify.
     _openai("ai_other", "prefix", ""),
     _mounted("gemini_openai", "prefix: /v1beta/openai/", "/v1beta/openai/"),
     _at(GEMINI_CLUSTER, "gemini", _regex("(?:/upload)?/v1(?:beta|alpha)/.+")),
+    _at(GEMINI_CLUSTER, "gemini_v1", "path_separated_prefix: /upload/v1/files"),
     _at(OTHER_CLUSTER, "cohere_v2", "prefix: /v2/"),
     _at(OTHER_CLUSTER, "bedrock", _regex("/(?:model|guardrail|async-invoke)/.+")),
     _mounted("openrouter", "prefix: /api/v1/", "/api/v1/"),
