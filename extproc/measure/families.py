@@ -27,6 +27,7 @@ class Family:
     slope_percent: int = 100  # this family's tokens for a hundred of the encoding's
     per_message: int = 3  # framing, without the role
     per_prompt: int = 3  # what primes the answer
+    frames_system: bool = True  # False: the system message's text alone counts
     per_tool_result: int = 0  # a call's frame beyond its text
     tool_form: ToolForm = ToolForm.JSON
     tools_percent: int = 100  # of what the tools' text has, before the slope
@@ -36,9 +37,9 @@ class Family:
 
 UNKNOWN = Family(tool_form=ToolForm.TYPESCRIPT, per_tool_result=5, per_tools=9)
 _OPENAI = replace(UNKNOWN, is_exact=True)
-_CLAUDE = Family(slope_percent=142, per_message=0, per_prompt=8, per_tools=460)
-_CLAUDE_TO_4_6 = Family(slope_percent=115, per_message=0, per_prompt=8, per_tools=500)
-_CLAUDE_TO_4_4 = Family(slope_percent=115, per_message=0, per_prompt=8, per_tools=320)
+_CLAUDE = Family(slope_percent=142, per_message=2, per_prompt=6, frames_system=False, per_tools=460)
+_CLAUDE_TO_4_6 = Family(slope_percent=115, per_message=2, per_prompt=6, frames_system=False, per_tools=500)
+_CLAUDE_TO_4_4 = Family(slope_percent=115, per_message=2, per_prompt=6, frames_system=False, per_tools=320)
 # Anthropic's page on tool use says how long its own instructions are: 159 for the first Sonnet, 264 for
 # the Haikus of its time.
 _CLAUDE_3_SONNET = replace(_CLAUDE_TO_4_4, per_tools=165)
@@ -82,7 +83,11 @@ _FAMILIES: tuple[tuple[re.Pattern[str], Family], ...] = (
     (re.compile(r"(meta-)?llama"), replace(_LLAMA_3, per_prompt=30)),
     (re.compile(r"deepseek"), Family(slope_percent=103, per_message=0)),
     (re.compile(r"qwen|qwq|glm"), _CHATML),
-    (re.compile(r"nova"), Family(slope_percent=103, per_message=0, per_prompt=0, per_tools=350)),
+    # Two tokens between turns, none before the first.
+    (
+        re.compile(r"nova"),
+        Family(slope_percent=103, per_message=1, per_prompt=-2, frames_system=False, per_tools=350),
+    ),
     (re.compile(r"titan|j2-|jamba"), Family(per_message=0)),
     # Writer's have a prompt of their own.
     (re.compile(r"palmyra"), replace(UNKNOWN, per_prompt=28, per_tools=116)),

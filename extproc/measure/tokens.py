@@ -27,6 +27,7 @@ COUNTED_BYTES = 2_000_000
 # Without an encoding: what English prose comes to.
 _BYTES_PER_TOKEN = 4
 _PLAIN_ROLES = frozenset({"system", "developer", "user", "assistant", ""})
+_SYSTEM_ROLES = frozenset({"system", "developer"})
 # Each of these is one token in both encodings.
 _TOOL_ROLES = frozenset({"tool", "function"})
 # Not a message: the schema of the answer, which the system message shows.
@@ -182,7 +183,8 @@ def _texts(prompt: Prompt) -> tuple[str, ...]:
 
 
 def _framing(prompt: Prompt, constants: Family) -> int:
-    framed = [m for m in prompt.messages if m.role and m.role not in _SCHEMA_ROLES]
+    unframed = _SCHEMA_ROLES if constants.frames_system else _SCHEMA_ROLES | _SYSTEM_ROLES
+    framed = [m for m in prompt.messages if m.role and m.role not in unframed]
     if not framed:
         return 0
     # The role is part of a frame; families without frames do not count it either.
@@ -197,7 +199,7 @@ def _shares_frame(prompt: Prompt, constants: Family) -> bool:
     roles = {message.role for message in prompt.messages}
     shows_more = bool(prompt.tools) or not _SCHEMA_ROLES.isdisjoint(roles)
     is_openai = constants.tool_form is ToolForm.TYPESCRIPT
-    return is_openai and shows_more and not roles.isdisjoint({"system", "developer"})
+    return is_openai and shows_more and not roles.isdisjoint(_SYSTEM_ROLES)
 
 
 def _upper_bound(prompt: Prompt, model: str) -> int:
