@@ -56,7 +56,9 @@ class Mistral(OpenAIFormat):
         if line.method == "POST":
             is_turn = noun == ("conversations",) and len(rest) in (1, 2) and rest[1:] in ((), (_RESTART,))
             operation = "chat" if is_turn else _POST.get(line.segments)
-            return Call(api=self.name, operation=operation) if operation else None
+            # Elsewhere a POST to agents may be what runs one.
+            is_known = operation != CONTROL or line.provider == self.provider
+            return Call(api=self.name, operation=operation) if operation and is_known else None
         if not _STORED.issuperset(noun) or not noun or line.method not in ("GET", "DELETE", "PATCH"):
             return None
         body = BodyKind.JSON if line.method == "PATCH" else BodyKind.NONE

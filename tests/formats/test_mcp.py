@@ -11,8 +11,10 @@ from extproc.formats import FORMATS
 from extproc.formats.base import ParsedRequest
 from extproc.formats.providers import Provider
 from extproc.formats.strict_json import parse_json
+from extproc.measure.tokens import Tokenizer
 from extproc.model import Observation
-from tests.formats.calls import SSE_ANSWER, claimed, observed, split_everywhere
+from extproc.understand import understand
+from tests.formats.calls import SSE_ANSWER, claimed, head, observed, split_everywhere
 from tests.formats.shapes import bodies, read
 
 CALL: dict[str, Any] = {
@@ -60,6 +62,17 @@ def test_a_provider_may_listen_at_any_base_path(path: str, *, is_claimed: bool) 
     assert (call is not None) is is_claimed
     if call is not None:
         assert (call.api, call.provider) == ("mcp", "tickets")
+
+
+def test_calling_a_tool_reserves_no_tokens() -> None:
+    call = claimed("/mcp")
+    assert call is not None
+    found = understand(
+        head("/mcp"), call, json.dumps(CALL).encode(), max_body_bytes=1 << 20, tokenizer=Tokenizer()
+    )
+
+    assert found.refused is None
+    assert (found.tokens.input, found.tokens.max_output) == (0, 0)
 
 
 def test_calling_a_tool_names_it_as_it_was_written() -> None:

@@ -48,6 +48,7 @@ def test_on_any_host_it_is_found_below_v1() -> None:
 
     assert call is not None
     assert (call.api, call.provider) == ("mistral", "mistral_ai")
+    assert claimed("/v1/agents") is None
 
 
 def test_on_any_host_a_conversation_of_mistral_s_is_not_taken_for_one_of_openai_s() -> None:
@@ -100,9 +101,8 @@ def test_an_agent_stands_in_place_of_a_model() -> None:
 
 
 def test_who_makes_an_agent_names_its_model() -> None:
-    request = parsed(
-        "/v1/agents", {"model": "M", "name": "x", "tools": [{"type": "code_interpreter"}]}
-    ).request
+    body = {"model": "M", "name": "x", "tools": [{"type": "code_interpreter"}]}
+    request = parsed("/v1/agents", body, host=HOST).request
 
     assert (request.operation, request.models, request.tools) == ("control", ("m",), ("code_interpreter",))
 
