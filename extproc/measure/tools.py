@@ -22,18 +22,21 @@ _SCALARS = {
     "object": "object",
 }
 
-# The providers' own tools, by type, name or prefix; what they read is billed as input.
+# The tools that a provider runs itself, by type or name, with or without a version: what they read is
+# billed as input and was never in the prompt. A client's own tools have other names, or lose little.
 _BUILT_IN = re.compile(
-    r"(web|file|google|x|maps)_?search|web_?fetch|url_?context|code_?(interpreter|execution)|computer"
-    r"|image_?generation|mcp|(google|enterprise)\w*(search|retrieval|maps)|retrieval|browser|bash_|text_editor"
-    r"|str_replace_based_edit_tool|memory_|collections_search",
+    r"((web|file|x|collections|browser|google|enterprise_?web|live|tool)_?search(_?(preview|retrieval))?"
+    r"|web_fetch|url_?context|google_?maps|code_?(interpreter|execution)|image_generation|retrieval|mcp"
+    r"|computer(_use)?(_preview)?)(_\d+)*",
     re.IGNORECASE,
 )
+# Agents that bring their own search call it so; the providers' have no capitals at their start.
+_CLIENTS = frozenset({"WebSearch", "WebFetch", "ToolSearch"})
 
 
 def has_built_in(name: str) -> bool:
     """Whether a tool's name is one that a provider runs itself, as far as names tell."""
-    return _BUILT_IN.match(name) is not None
+    return name not in _CLIENTS and _BUILT_IN.fullmatch(name) is not None
 
 
 def typescript(tools: Iterable[str]) -> str:

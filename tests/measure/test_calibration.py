@@ -115,8 +115,10 @@ def test_an_exact_count_is_neither_changed_nor_learned_from() -> None:
         {"has_state": True},
         {"modalities": ("image", "text")},
         {"tools": ("get_weather", "web_search_preview")},
-        {"tools": ("WebSearch",)},
+        {"tools": ("web_search_20250305",)},
+        {"tools": ("web_search_preview_2025_03_11",)},
         {"tools": ("googleSearch",)},
+        {"tools": ("google_search_retrieval",)},
         {"tools": ("code_interpreter",)},
         {"tools": ("mcp",)},
         {"tools": ("computer_20250124",)},
@@ -126,6 +128,11 @@ def test_what_the_text_does_not_say_teaches_nothing_and_is_not_corrected(changes
     assert not is_comparable(request(**changes))
     assert len(taught((100, 9_000), **changes)) == 0
     assert corrected(taught(*[(100, 150)] * 5), 100, **changes) == 100
+
+
+@pytest.mark.parametrize("tool", ["WebSearch", "mcp__github__search", "Bash", "computer_science", "research"])
+def test_a_clients_own_tools_are_learned_with(tool: str) -> None:
+    assert is_comparable(request(tools=(tool,)))
 
 
 def test_models_providers_operations_tools_and_estimators_are_learned_apart() -> None:
