@@ -6,6 +6,7 @@ nothing is coerced here. Messages name the JSON pointer, never the value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -24,6 +25,8 @@ MAX_MODELS = 64
 # Providers take 128.
 MAX_TOOLS = 2048
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
+
 JSON = Mapping[str, Any]
 
 
@@ -34,10 +37,12 @@ def not_this_call(what: str) -> RequestRefused:
 
 def refused_parameter(name: str) -> RequestRefused:
     """A 400 for a query parameter that changes how a call or its answer is read."""
+    # The caller chose the name, so only a plain one is told.
+    which = f"The query parameter {name}" if _PLAIN_NAME.fullmatch(name) else "A query parameter"
     return RequestRefused(
         status=400,
         code=Reason.UNCLASSIFIED,
-        message=f"The query parameter {name} changes how this call is read and is not accepted here.",
+        message=f"{which} changes how this call is read and is not accepted here.",
     )
 
 

@@ -94,7 +94,7 @@ def multipart(data: bytes) -> None:
 
 def sse(data: bytes) -> None:
     """Chunks do not matter, and a filter that drops nothing changes nothing."""
-    size = 1 + (data[0] if data else 0) % 11
+    size = 1 + (data[0] if data else 0) % 11 + len(data) // 50
     chunks = [data[at : at + size] for at in range(0, len(data), size)]
     for bound in (16, MAX_BYTES):
         whole, pieces = _events([data], bound), _events(chunks, bound)
