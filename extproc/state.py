@@ -69,20 +69,22 @@ class LearnedFile:
         changes = self._changes
         if changes == self._saved:
             return
-        # Taken here, where it is learned: a thread could see a model in the middle of a change.
-        content = {
-            "schema": _SCHEMA,
-            "outputs": self._outputs.dump(),
-            "estimates": self._calibration.dump(),
-        }
         try:
-            await asyncio.to_thread(_write, self._path, content)
+            await asyncio.to_thread(self._write)
         except OSError as error:
             why = error.strerror or type(error).__name__
             log.warning("what was learned is not saved", extra={"file": str(self._path), "why": why})
             self._on_failure()
         else:
             self._saved = changes
+
+    def _write(self) -> None:
+        content = {
+            "schema": _SCHEMA,
+            "outputs": self._outputs.dump(),
+            "estimates": self._calibration.dump(),
+        }
+        _replace(self._path, content)
 
     @property
     def _changes(self) -> int:
@@ -103,7 +105,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write(path: Path, content: Any) -> None:
+def _replace(path: Path, content: Any) -> None:
     """Replace the file as a whole. Raises `OSError`, and leaves nothing unfinished behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # ASCII: a name may hold half a surrogate pair, which UTF-8 has no bytes for.

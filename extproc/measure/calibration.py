@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Any
 
 from extproc.measure.learned import LONGEST_NAME
@@ -68,19 +69,17 @@ class Line:
         share = abs(residual) / size
         usual = min(_LARGEST_SHARE, max(_USUAL_SHARE, 5 * self.spread))
         if share <= usual:
-            spread = 0.9 * self.spread + 0.1 * share
-            return replace(self.moved(estimated, residual), spread=spread, odd=0.0, odds=0)
+            return self.moved(estimated, residual, spread=0.9 * self.spread + 0.1 * share)
         may_be_slope = share <= _LARGEST_SHARE and residual * self.odd > 0
         odds = self.odds + 1 if may_be_slope or abs(residual - self.odd) <= size * usual else 1
         if odds < _HABIT:
             return replace(self, odd=residual, odds=odds)
         if may_be_slope:
-            return replace(_UNTAUGHT, slope=self.slope, intercept=self.intercept).moved(estimated, residual)
-        return replace(
-            _UNTAUGHT, slope=self.slope, intercept=_clamped(self.intercept + residual, _INTERCEPTS)
-        )
+            fresh = Line(slope=self.slope, intercept=self.intercept)
+            return fresh.moved(estimated, residual, spread=fresh.spread)
+        return Line(slope=self.slope, intercept=_clamped(self.intercept + residual, _INTERCEPTS))
 
-    def moved(self, estimated: int, residual: float) -> Line:
+    def moved(self, estimated: int, residual: float, *, spread: float) -> Line:
         """One step of recursive least squares with forgetting."""
         grown = min(
             1 / _FORGETTING,
@@ -96,13 +95,13 @@ class Line:
         total = estimated * of_slope + of_intercept + noise
         slope = self.slope + of_slope / total * residual
         intercept = self.intercept + of_intercept / total * residual
-        return replace(
-            self,
+        return Line(
             slope=_clamped(slope, _SLOPES),
             intercept=_clamped(intercept, _INTERCEPTS),
             slope_variance=max(_LEAST_VARIANCE, aa - of_slope * of_slope / total),
             covariance=ab - of_slope * of_intercept / total,
             intercept_variance=max(_LEAST_VARIANCE, bb - of_intercept * of_intercept / total),
+            spread=spread,
         )
 
 
@@ -147,8 +146,8 @@ class Calibration:
             self._lines.popitem(last=False)
 
     def dump(self) -> list[list[Any]]:
-        """Everything learned as JSON-safe values, the oldest first."""
-        return [[*key, *astuple(line)] for key, line in self._lines.items()]
+        """Everything learned as JSON-safe values, the oldest first; on any thread."""
+        return [[*key, *_figures(line)] for key, line in list(self._lines.items())]
 
     def load(self, rows: Iterable[Any]) -> None:
         """Take over what another run learned, as far as it is what `dump` gives."""
@@ -163,7 +162,9 @@ _UNTAUGHT = Line()
 _LARGEST = 1e12
 _ROUNDING = 1 + 1e-6
 _NAMES = 5
-_NUMBERS = len(astuple(_UNTAUGHT))
+_FIELDS = tuple(field.name for field in fields(Line))
+_figures = attrgetter(*_FIELDS)
+_NUMBERS = len(_FIELDS)
 
 
 def is_comparable(request: AIRequest) -> bool:

@@ -43,7 +43,7 @@ class _Outputs:
 
 
 class LearnedOutputs:
-    """The last 256 outputs of each of the 1,024 models used last; not for several threads at once."""
+    """The last 256 outputs of each of the 1,024 models used last; one thread adds."""
 
     def __init__(self) -> None:
         self._outputs: OrderedDict[tuple[str, str], _Outputs] = OrderedDict()
@@ -66,8 +66,11 @@ class LearnedOutputs:
         return outputs.percentile_95() if outputs else None
 
     def dump(self) -> list[list[Any]]:
-        """Everything remembered as JSON-safe values, the model used least recently first."""
-        return [[*key, outputs.newest()] for key, outputs in self._outputs.items()]
+        """Everything remembered as JSON-safe values, the model used least recently first; on any thread.
+
+        Copies of a list are made in one step, so one that is being added to lacks an answer at worst.
+        """
+        return [[*key, outputs.newest()] for key, outputs in list(self._outputs.items())]
 
     def load(self, rows: Iterable[Any]) -> None:
         """Take over what another run remembered, as far as it is what `dump` gives."""
