@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,18 @@ EMBEDDING = "text-embedding-3-small"
 
 EVENT_STREAM = "application/vnd.amazon.eventstream"
 NDJSON = "application/x-ndjson"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A streamed answer whose end can be told in other ways: with `usage` in its last message, or none."""
+
+    make: Callable[[Mapping[str, Any]], Script]
+    usage: Mapping[str, Any]
+    zero: Mapping[str, Any]
+    null: Mapping[str, Any]
+    error: bytes  # a message that ends the stream with an error
+    tells_throughout: bool = False  # `usage` is in every message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +212,100 @@ def _chunk_of(event: dict[str, Any]) -> tuple[str, Any]:
     return "chunk", {"bytes": base64.b64encode(json.dumps(event).encode()).decode()}
 
 
+# --- Cohere
+
+_COHERE_USAGE = {
+    "billed_units": {"input_tokens": 4, "output_tokens": 2},
+    "tokens": {"input_tokens": 70, "output_tokens": 2},
+}
+
+# --- streams that end in other ways
+
+
+def _responses(usage: Mapping[str, Any]) -> Script:
+    done = {key: value for key, value in _RESPONSE.items() if key != "usage"} | dict(usage)
+    return named(
+        {"type": "response.created", "sequence_number": 0, "response": _STARTED},
+        _DELTA,
+        {"type": "response.completed", "sequence_number": 2, "response": done},
+    )
+
+
+def _gemini_events(usage: Mapping[str, Any]) -> Script:
+    chunks = [_gemini("hel", is_last=False), _gemini("lo", is_last=True)]
+    for chunk in chunks:
+        del chunk["usageMetadata"]
+    return events(*(chunk | dict(usage) for chunk in chunks), end=b"")
+
+
+def _converse(usage: Mapping[str, Any]) -> Script:
+    return frames(
+        ("messageStart", {"role": "assistant"}),
+        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "hello"}, "p": "abcd"}),
+        ("contentBlockStop", {"contentBlockIndex": 0}),
+        ("messageStop", {"stopReason": "end_turn"}),
+        ("metadata", {"metrics": {"latencyMs": 1}} | dict(usage)),
+    )
+
+
+def _ollama(usage: Mapping[str, Any]) -> Script:
+    said = {"role": "assistant", "content": "hello"}
+    ending = {"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"}
+    return lines({"model": LLAMA, "message": said, "done": False}, {"model": LLAMA} | ending | dict(usage))
+
+
+def _cohere(usage: Mapping[str, Any]) -> Script:
+    return named(
+        {"type": "message-start", "id": "c1", "delta": {"message": {"role": "assistant"}}},
+        {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": "hello"}}}},
+        {"type": "message-end", "delta": {"finish_reason": "COMPLETE"} | dict(usage)},
+    )
+
+
+STREAMS: dict[str, Stream] = {
+    "openai_responses": Stream(
+        make=_responses,
+        usage={"usage": _RESPONSE["usage"]},
+        zero={"usage": {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}},
+        null={"usage": None},
+        error=b'event: error\ndata: {"type":"error","code":"server_error","message":"no","param":null}\n\n',
+    ),
+    "gemini": Stream(
+        make=_gemini_events,
+        usage={"usageMetadata": _GEMINI_CHUNKS[1]["usageMetadata"]},
+        zero={"usageMetadata": {"promptTokenCount": 0, "candidatesTokenCount": 0, "totalTokenCount": 0}},
+        null={"usageMetadata": None},
+        error=b'data: {"error":{"code":503,"message":"overloaded","status":"UNAVAILABLE"}}\r\n\r\n',
+        tells_throughout=True,
+    ),
+    "bedrock_converse": Stream(
+        make=_converse,
+        usage={"usage": _CONVERSE_USAGE},
+        zero={"usage": {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}},
+        null={"usage": None},
+        error=frame("internalServerException", {"message": "no"}, message_type="exception"),
+    ),
+    "ollama": Stream(
+        make=_ollama,
+        usage={"prompt_eval_count": 12, "eval_count": 3},
+        zero={"prompt_eval_count": 0, "eval_count": 0},
+        null={"prompt_eval_count": None, "eval_count": None},
+        error=b'{"error":"the model runner stopped"}\n',
+    ),
+    "cohere_v2": Stream(
+        make=_cohere,
+        usage={"usage": _COHERE_USAGE},
+        zero={"usage": {"billed_units": {"input_tokens": 0, "output_tokens": 0}}},
+        null={"usage": None},
+        error=b'event: error\ndata: {"type":"error","message":"no"}\n\n',
+    ),
+}
+
+
+def _streamed(name: str) -> Script:
+    return STREAMS[name].make(STREAMS[name].usage)
+
+
 SAMPLES: dict[str, Sample] = {
     "openai_chat": Sample(
         path="/v1/chat/completions",
@@ -233,11 +340,7 @@ SAMPLES: dict[str, Sample] = {
     "openai_responses, streamed": Sample(
         path="/v1/responses",
         body={"model": OPENAI, "input": "Say hello.", "stream": True},
-        script=named(
-            {"type": "response.created", "sequence_number": 0, "response": _STARTED},
-            _DELTA,
-            {"type": "response.completed", "sequence_number": 2, "response": _RESPONSE},
-        ),
+        script=_streamed("openai_responses"),
         tokens=13,
         is_native=True,
     ),
@@ -325,13 +428,7 @@ SAMPLES: dict[str, Sample] = {
     "bedrock_converse, streamed": Sample(
         path=f"/model/{NOVA}/converse-stream",
         body=_CONVERSE_BODY,
-        script=frames(
-            ("messageStart", {"role": "assistant"}),
-            ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "hello"}, "p": "abcd"}),
-            ("contentBlockStop", {"contentBlockIndex": 0}),
-            ("messageStop", {"stopReason": "end_turn"}),
-            ("metadata", {"usage": _CONVERSE_USAGE, "metrics": {"latencyMs": 1}}),
-        ),
+        script=_streamed("bedrock_converse"),
         tokens=11,
     ),
     "bedrock_invoke": Sample(
@@ -354,10 +451,7 @@ SAMPLES: dict[str, Sample] = {
                 "id": "c1",
                 "finish_reason": "COMPLETE",
                 "message": {"role": "assistant", "content": [{"type": "text", "text": "hello"}]},
-                "usage": {
-                    "billed_units": {"input_tokens": 4, "output_tokens": 2},
-                    "tokens": {"input_tokens": 70, "output_tokens": 2},
-                },
+                "usage": _COHERE_USAGE,
             }
         ),
         tokens=6,
@@ -365,20 +459,7 @@ SAMPLES: dict[str, Sample] = {
     "cohere_v2, streamed": Sample(
         path="/v2/chat",
         body={"model": COMMAND, "messages": HELLO, "stream": True},
-        script=named(
-            {"type": "message-start", "id": "c1", "delta": {"message": {"role": "assistant"}}},
-            {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": "hello"}}}},
-            {
-                "type": "message-end",
-                "delta": {
-                    "finish_reason": "COMPLETE",
-                    "usage": {
-                        "billed_units": {"input_tokens": 4, "output_tokens": 2},
-                        "tokens": {"input_tokens": 70, "output_tokens": 2},
-                    },
-                },
-            },
-        ),
+        script=_streamed("cohere_v2"),
         tokens=6,
     ),
     "ollama": Sample(
@@ -399,17 +480,7 @@ SAMPLES: dict[str, Sample] = {
     "ollama, streamed": Sample(
         path="/api/chat",
         body={"model": LLAMA, "messages": HELLO},
-        script=lines(
-            {"model": LLAMA, "message": {"role": "assistant", "content": "hello"}, "done": False},
-            {
-                "model": LLAMA,
-                "message": {"role": "assistant", "content": ""},
-                "done_reason": "stop",
-                "done": True,
-                "prompt_eval_count": 12,
-                "eval_count": 3,
-            },
-        ),
+        script=_streamed("ollama"),
         tokens=15,
     ),
 }

@@ -28,7 +28,7 @@ class Script:
     pieces: tuple[bytes, ...]
     headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     status: int = 200
-    is_cut: bool = False  # the connection ends without the last chunk
+    is_cut: bool = False  # the connection ends without the last chunk, once the client has all pieces
 
 
 @dataclass(slots=True)
@@ -40,6 +40,7 @@ class ScriptedProvider:
     path: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    has_arrived: threading.Event = field(default_factory=threading.Event)
 
 
 def whole(body: Any, **changes: Any) -> Script:
@@ -88,11 +89,12 @@ def _handler(state: ScriptedProvider) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
+            state.has_arrived.clear()
             state.path = self.path
             state.headers = {name.lower(): value for name, value in self.headers.items()}
             state.body = self.rfile.read(int(self.headers.get("content-length", 0)))
             script = state.script
-            is_chunked = len(script.pieces) > 1
+            is_chunked = len(script.pieces) > 1 or script.is_cut
             self.send_response(script.status)
             for name, value in script.headers.items():
                 self.send_header(name, value)
@@ -105,6 +107,7 @@ def _handler(state: ScriptedProvider) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
                 self.wfile.flush()
             if script.is_cut:
+                state.has_arrived.wait(10)
                 self.close_connection = True
             elif is_chunked:
                 self.wfile.write(b"0\r\n\r\n")

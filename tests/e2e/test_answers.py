@@ -5,8 +5,10 @@ Envoy 1.40 reads some answers by itself and the session the others; both must co
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,8 +21,8 @@ import zstandard
 from extproc.formats import FORMATS
 from tests.e2e import policies
 from tests.e2e.conftest import newcomer
-from tests.e2e.samples import SAMPLES, Sample
-from tests.e2e.scripted import Scene, ScriptedProvider, scripted_provider
+from tests.e2e.samples import SAMPLES, STREAMS, Sample, Stream
+from tests.e2e.scripted import Scene, Script, ScriptedProvider, scripted_provider
 from tests.e2e.stack import Stack
 from tests.e2e.test_requests import wait_until
 
@@ -38,6 +40,12 @@ def provider() -> Iterator[ScriptedProvider]:
         yield started
 
 
+def close_soon(bootstrap: str) -> str:
+    """Envoy waits a second before it closes a connection whose answer was cut; many of them here."""
+    at = r"^( *)stat_prefix: gateway$"
+    return re.sub(at, r"\g<0>\n\g<1>delayed_close_timeout: 0.05s", bootstrap, count=1, flags=re.MULTILINE)
+
+
 @pytest.fixture(scope="module", params=["native-1.40.0", "stream-1.38.3"])
 def scene(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, provider: ScriptedProvider
@@ -49,6 +57,7 @@ def scene(
         usage=usage,
         policies=policies.FILES,
         provider_port=provider.port,
+        edit=close_soon,
     ) as stack:
         yield Scene(stack=stack, provider=provider)
 
@@ -150,3 +159,77 @@ def test_a_request_in_codings_that_nobody_reads_is_415(scene: Scene, coding: str
 
     assert answer.status_code == 415
     assert "content-encoding" in answer.json()["error"]["message"]
+
+
+# --- answers that end in other ways
+
+
+def cut(stream: Stream) -> Script:
+    """The connection ends between two messages."""
+    script = stream.make(stream.usage)
+    return replace(
+        script, pieces=script.pieces[:2] if len(script.pieces) > 2 else script.pieces[:1], is_cut=True
+    )
+
+
+def torn(stream: Stream) -> Script:
+    """The connection ends within the message that has the usage."""
+    script = stream.make(stream.usage)
+    *before, last = script.pieces
+    return replace(script, pieces=(*before, last[: len(last) // 2]), is_cut=True)
+
+
+def failed(stream: Stream) -> Script:
+    """An error comes where the last message should, and the answer ends as if all was well."""
+    script = stream.make(stream.usage)
+    return replace(script, pieces=(*script.pieces[:-1], stream.error))
+
+
+# What ends it, and on which basis it is settled by a session that reads it, and by Envoy 1.40.
+ENDINGS: dict[str, tuple[Callable[[Stream], Script], str, str]] = {
+    "cut": (cut, "tokenizer", "reserved"),
+    "torn": (torn, "tokenizer", "reserved"),
+    "an error after 200": (failed, "tokenizer", "reserved"),
+    "no usage": (lambda stream: stream.make({}), "tokenizer", "reserved"),
+    "a usage of null": (lambda stream: stream.make(stream.null), "tokenizer", "reserved"),
+    "a usage of zero": (lambda stream: stream.make(stream.zero), "provider", "provider"),
+}
+# Where every message tells the usage so far. Envoy calls what it has read complete, whatever came after.
+TOLD_BEFORE = {
+    "cut": ("partial", "reserved"),
+    "torn": ("partial", "reserved"),
+    "an error after 200": ("partial", "provider"),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_that_ends_badly_is_charged_for_what_was_seen_and_never_nothing(
+    scene: Scene, name: str, ending: str
+) -> None:
+    sample = SAMPLES[f"{name}, streamed"]
+    spoil, read_by_us, read_by_envoy = ENDINGS[ending]
+
+    script = spoil(STREAMS[name])
+    size = sum(map(len, script.pieces))
+
+    def ask_suffering(client: httpx.Client) -> httpx.Response:
+        got = 0
+        with (
+            client.stream("POST", sample.path, json=sample.body) as answer,
+            contextlib.suppress(httpx.HTTPError),
+        ):
+            for chunk in answer.iter_raw():
+                got += len(chunk)
+                if got == size:
+                    scene.provider.has_arrived.set()
+        assert got == size
+        return answer
+
+    cost, basis, _ = scene.charged(script, ask_suffering)
+
+    is_native = scene.stack.usage == "native" and sample.is_native
+    if STREAMS[name].tells_throughout:
+        read_by_us, read_by_envoy = TOLD_BEFORE.get(ending, (read_by_us, read_by_envoy))
+    assert basis == (read_by_envoy if is_native else read_by_us)
+    assert (cost == 0) is (ending == "a usage of zero")
