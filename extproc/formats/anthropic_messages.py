@@ -31,6 +31,8 @@ from extproc.model import AIRequest
 
 _OPERATIONS: Mapping[str, str] = MappingProxyType({"/messages": "chat", "/messages/count_tokens": CONTROL})
 _MODELS_PATH = "/models"
+# No role of the API, so that no counter takes a schema for plain text.
+_SCHEMA_ROLE = "response_format"
 
 _MESSAGE_KEYS = frozenset({"role", "content"})
 _BLOCK_KEYS = frozenset({"type", "text", "source", "input", "name", "content", "thinking"})
@@ -57,6 +59,7 @@ class AnthropicMessages:
         fallbacks = [fields.name(fallback, "model", at) for at, fallback in fields.objects(body, "fallbacks")]
         content = Content()
         message_count = _read_messages(body, content)
+        _read_schema(body, content)
         tool_names, definitions = _read_tools(body)
         request = AIRequest(
             api=call.api,
@@ -110,6 +113,18 @@ def _read_messages(body: JSON, content: Content) -> int:
         _read_blocks(message, "content", at, content)
         content.end_message(role)
     return len(messages)
+
+
+def _read_schema(body: JSON, content: Content) -> None:
+    """A JSON schema for the answer is part of the prompt; betas before 2026 had it at the top level."""
+    for holder, key, at in (
+        (body, "output_format", ""),
+        (fields.mapping(body, "output_config"), "format", "/output_config"),
+    ):
+        schema = fields.mapping(holder, key, at).get("schema")
+        if schema is not None:
+            content.text(compact_json(schema))
+            content.end_message(_SCHEMA_ROLE)
 
 
 def _read_blocks(holder: JSON, key: str, at: str, content: Content) -> None:

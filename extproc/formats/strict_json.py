@@ -32,6 +32,7 @@ KNOWN_FIELDS = frozenset(
         *("stream", "stream_options", "n", "best_of", "max_tokens", "max_completion_tokens"),
         *("max_output_tokens", "temperature", "tools", "functions", "mcp_servers", "web_search_options"),
         *("user", "safety_identifier", "metadata", "response_format", "thinking", "reasoning"),
+        *("output_format", "output_config"),
         *("previous_response_id", "conversation", "container"),
         *("purpose", "file", "image", "mask", "voice", "session", "sdp"),
         *("input_file_id", "endpoint", "input_audio_transcription", "max_response_output_tokens", "url"),

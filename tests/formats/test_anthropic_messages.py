@@ -156,3 +156,14 @@ def test_a_stream_reports_usage_unasked() -> None:
         is None
     )
     assert not MESSAGES.is_usage_chunk(b'{"type":"message_delta","usage":{"output_tokens":1}}')
+
+
+@pytest.mark.parametrize("where", ["output_format", "output_config"])
+def test_a_schema_of_the_answer_is_part_of_the_prompt(where: str) -> None:
+    wanted = {"type": "json_schema", "schema": {"type": "object", "title": "Joke"}}
+    shown = wanted if where == "output_format" else {"format": wanted}
+
+    messages = parse(HELLO | {where: shown}).prompt.messages
+
+    assert messages[-1].text == '{"type":"object","title":"Joke"}'
+    assert messages[-1].role not in ("user", "assistant", "system")
