@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from extproc.errors import PolicyFolderInvalid
+from extproc.formats import FORMATS
 from extproc.formats.base import Call
 from extproc.formats.classify import claim
 from extproc.formats.providers import KNOWN
@@ -117,3 +118,7 @@ def test_every_known_provider_has_a_format_and_a_sound_base_path() -> None:
         assert each.formats, each
         assert not each.base_path.endswith("/"), each
         assert each.base_path.startswith("/") or not each.base_path, each
+
+
+def test_every_format_has_a_place_and_every_place_a_format() -> None:
+    assert {name for each in KNOWN for name in each.formats} == set(FORMATS)
