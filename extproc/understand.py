@@ -22,7 +22,7 @@ from extproc.model import AIRequest, RequestHead, TokenEstimate
 
 _PLAIN_TEXT = frozenset({"text"})
 # Nothing is generated, so no ceiling of a model applies.
-_NO_OUTPUT = frozenset({"embeddings", "execute_tool", "moderation", "ocr", "rerank", "speech"})
+_NO_OUTPUT = frozenset({"embeddings", "execute_tool", "fine_tuning", "moderation", "ocr", "rerank", "speech"})
 # What is no conversation reaches the model without a frame.
 _UNFRAMED = _NO_OUTPUT | {"image_generation", "text_completion"}
 

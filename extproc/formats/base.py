@@ -25,6 +25,7 @@ OPERATIONS = (
     CONTROL,
     "embeddings",
     "execute_tool",
+    "fine_tuning",
     "generate_content",
     "image_generation",
     "invoke_agent",

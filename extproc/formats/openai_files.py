@@ -8,6 +8,7 @@ Denials are `openai_dialect`. Source: openai-python `resources`, `types/file_cre
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 import extproc.formats as registry  # complete only once this module is: used in calls alone
@@ -35,7 +36,7 @@ _POSTS: Mapping[tuple[str, ...], tuple[str, BodyKind]] = MappingProxyType(
         ("uploads", "*", "complete"): (CONTROL, BodyKind.OPAQUE),
         ("uploads", "*", "cancel"): (CONTROL, BodyKind.OPAQUE),
         # It costs money, but no tokens of a limit; its model is there for access rules.
-        ("fine_tuning", "jobs"): (CONTROL, BodyKind.JSON),
+        ("fine_tuning", "jobs"): ("fine_tuning", BodyKind.JSON),
         ("fine_tuning", "jobs", "*", "cancel"): (CONTROL, BodyKind.OPAQUE),
         ("fine_tuning", "jobs", "*", "pause"): (CONTROL, BodyKind.OPAQUE),
         ("fine_tuning", "jobs", "*", "resume"): (CONTROL, BodyKind.OPAQUE),
@@ -126,7 +127,8 @@ def _read_job(body: JSON, call: Call) -> ParsedRequest:
         raise fields.not_this_call("/purpose is batch: upload the file of a batch as a whole, to /files")
     model = "" if body.get("purpose") is not None else fields.model(body, call)
     models = fields.models([model, *fields.models_of(body, call)])
-    return ParsedRequest(request=_control(call, model=model, models=models), prompt=Prompt())
+    request = replace(_control(call, model=model, models=models), operation=call.operation)
+    return ParsedRequest(request=request, prompt=Prompt())
 
 
 def _purpose(body: JSON) -> str:

@@ -55,7 +55,7 @@ def refused(content: bytes) -> RequestRefused:
         ("POST", "/v1/uploads", "control"),
         ("POST", "/v1/uploads/upload_1/parts", "control"),
         ("POST", "/v1/uploads/upload_1/complete", "control"),
-        ("POST", "/v1/fine_tuning/jobs", "control"),
+        ("POST", "/v1/fine_tuning/jobs", "fine_tuning"),
         ("POST", "/v1/fine_tuning/jobs/ftjob-1/cancel", "control"),
         ("POST", "/v1/fine_tuning/alpha/graders/validate", "control"),
         ("POST", "/v1/fine_tuning/alpha/graders/run", None),
@@ -226,7 +226,7 @@ def test_an_upload_in_parts_is_no_batch() -> None:
 def test_fine_tuning_names_its_model() -> None:
     request = parsed("/v1/fine_tuning/jobs", {"model": "GPT-4o-Mini", "training_file": "file-1"}).request
 
-    assert (request.operation, request.models) == ("control", ("gpt-4o-mini",))
+    assert (request.operation, request.models) == ("fine_tuning", ("gpt-4o-mini",))
     with pytest.raises(RequestRefused, match="/model"):
         parsed("/v1/fine_tuning/jobs", {"training_file": "file-1"})
 
