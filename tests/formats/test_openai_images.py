@@ -11,6 +11,7 @@ from extproc.errors import RequestRefused
 from extproc.formats.base import BodyKind
 from extproc.model import Observation, PromptImage, Usage
 from tests.formats.calls import SSE_ANSWER, claimed, observed, parsed, split_everywhere
+from tests.formats.corpus import CORPUS, MISSING, exchanges, observations, request_of
 from tests.formats.forms import parsed_form
 from tests.formats.shapes import bodies, read
 
@@ -213,3 +214,17 @@ def test_an_error_inside_a_stream_is_one() -> None:
 def test_no_shape_raises_anything_but_a_refusal(body: dict[str, Any]) -> None:
     read(GENERATIONS, body)
     read(EDITS, body)
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason=MISSING)
+def test_recorded_exchanges_are_read() -> None:
+    recorded = [each for each in exchanges() if each["operation"] == "images"]
+    assert len(recorded) == 5
+
+    for each in recorded:
+        request = request_of(each).request
+        assert (request.api, request.operation) == (API, "image_generation")
+        assert request.model == each["expected"]["model_request"]
+        for seen in observations(API, "image_generation", each):
+            assert (seen.finished, seen.usage) == (True, None)
+            assert bool(seen.error) is (each["status"] >= 400)
