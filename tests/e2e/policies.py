@@ -74,6 +74,16 @@ spec:
 ---
 apiVersion: ai-policy/v1
 kind: RateLimit
+metadata: {{name: one-a-minute}}
+spec:
+  match: >-
+    request.model in ["gpt-4.1", "text-embedding-3-large", "gemini-2.5-pro", "us.amazon.nova-pro-v1:0",
+    "llama3.1", "command-a-03-2025"]
+  key: [identity.team]
+  limit: {{requests: 1, per: 1m, burst: 1}}
+---
+apiVersion: ai-policy/v1
+kind: RateLimit
 metadata: {{name: small-answers}}
 spec:
   match: request.model == "gpt-4.1-mini"
