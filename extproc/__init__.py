@@ -13,8 +13,8 @@ Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
              model        the nouns of a request and its answer: AIRequest, Identity, Usage, Basis
              decision     Decision, Finding, Charge, Denial, Settlement: what everything else projects
              pb           generated from proto/; never edited
-1 functions  formats      bodies in and out, a file a wire format; classify, body, sse, strict_json
-             measure      tokens of a prompt, vocabularies, learned lengths of answers
+1 functions  formats      bodies in and out, a file a wire format; classify, providers, body, answers
+             measure      tokens of a prompt, prices, vocabularies; what was learned from answers
              policy       documents -> objects -> PolicySet; cel, engine, limits, accounting; kinds/
              understand   bytes of a request -> what it asks for and costs, in one pure call
 2 machine    session      events in, actions out; `transitions` is the protocol as a table
@@ -22,7 +22,7 @@ Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
              store        counters; `base` is the contract
              telemetry    spans, metrics and log records of a decision
              envoy_config Envoy's configuration from settings
-             settings, reload, exchange, server, admin
+             settings, state, reload, exchange, server, admin
 4 door       serve        the rooms put together; cli: the command line
 
 No clock, no ids and no I/O on floors 0 to 2: they are arguments (`measure` reads vocabulary files).
@@ -41,9 +41,10 @@ Words:
     event       what happened to a request, a noun: RequestHeaders, StreamClosed
     facts       what a policy expression sees; no prompt text, no credential
     finding     what one policy said about one request, and why; every policy has one
-    kind        a type of policy object: Identity, ApiKey, AccessRule, RateLimit, Defaults
+    kind        a type of policy object: Identity, ApiKey, AccessRule, RateLimit, Provider, Defaults
     native      Envoy reads the usage of answers and hands it over in trailers; else `stream`
     policy set  one policy folder, compiled, immutable; its revision is the hash of its content
+    provider    who answers: a vendor, known by host and base path, or a Provider object
     reason      a stable code for why: access_denied, rate_limited, ...
     reserve     take what a request may cost before it goes upstream, all limits or none
     settle      replace the reservation by what was spent, exactly once

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from extproc.formats.aws.event_stream import CONTENT_TYPE as EVENT_STREAM
+from extproc.formats.aws.event_stream import EventStreamParser
 from extproc.formats.base import AnswerReader
 from extproc.formats.body import MAX_ANSWER_BYTES
-from extproc.formats.event_stream import CONTENT_TYPE as EVENT_STREAM
-from extproc.formats.event_stream import EventStreamParser
 from extproc.formats.ndjson import LineParser
 from extproc.formats.sse import SSEEvent, SSEParser
 from extproc.model import Observation, Usage

@@ -21,8 +21,11 @@ from extproc.model import RequestHead
 _METHOD_OVERRIDES = ("x-http-method-override", "x-http-method", "x-method-override")
 _METHOD_PARAMETERS = frozenset({"$httpmethod", "_method", "x-http-method-override"})
 _VISIBLE_ASCII = re.compile(r"/[\x21-\x7e]*")
-# Encoded backslash, dot, percent and semicolon, and every control character.
-_ENCODED_TRICK = re.compile(r"%(?:5c|2e|25|3b|[01][0-9a-f]|7f)", re.IGNORECASE)
+# Encoded backslash, dot, percent and semicolon, every control character, and an encoded slash that
+# makes an empty part or one of dots: whoever decodes it could then read another path.
+_ENCODED_TRICK = re.compile(
+    r"%(?:5c|2e|25|3b|[01][0-9a-f]|7f|2f\.{0,2}(?:%2f|/|$))|/\.{0,2}%2f", re.IGNORECASE
+)
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-f]{2})", re.IGNORECASE)
 _TRICK = re.compile(r"//|[\\;#]|/\.{1,2}(?:/|$)")
 # More names than any API has.

@@ -1,6 +1,6 @@
 """What Mistral has beside OpenAI's APIs: conversations, agents, OCR.
 
-Floor 1, pure. Its chats are `openai_chat`, its fill-in-the-middle `openai_completions`. Answers are
+Floor 1, pure. Its chats are `openai.chat`, its fill-in-the-middle `openai.completions`. Answers are
 `mistral_answers`. Source: mistralai's `models/conversationrequest`, `models/agentscompletionrequest`,
 `models/ocrrequest`.
 """
@@ -17,10 +17,10 @@ from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, Pa
 from extproc.formats.content import Content
 from extproc.formats.images import size_of_url
 from extproc.formats.mistral_answers import ConversationAnswers, OCRAnswers
-from extproc.formats.openai_chat import OpenAIChat
-from extproc.formats.openai_dialect import OpenAIFormat
-from extproc.formats.openai_request import read_parts
-from extproc.formats.openai_tools import Tools
+from extproc.formats.openai.chat import OpenAIChat
+from extproc.formats.openai.dialect import OpenAIFormat
+from extproc.formats.openai.request import read_parts
+from extproc.formats.openai.tools import Tools
 from extproc.formats.strict_json import compact_json
 from extproc.model import AIRequest, Prompt
 

@@ -7,7 +7,7 @@ Floor 1, pure. Source: mistralai's `models/conversationresponse`, `models/conver
 from __future__ import annotations
 
 from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
-from extproc.formats.openai_answers import OpenAIAnswers
+from extproc.formats.openai.answers import OpenAIAnswers
 from extproc.formats.sse import SSEEvent
 from extproc.model import Usage
 

@@ -1,6 +1,6 @@
 """Rerankers: documents scored against a query, as Jina, Voyage, Together and vLLM take them.
 
-Floor 1, pure. Answers are `openai_answers`, denials `openai_dialect`. Sources: the vendors' API
+Floor 1, pure. Answers are `openai.answers`, denials `openai.dialect`. Sources: the vendors' API
 references; vLLM `entrypoints/pooling`.
 """
 
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from extproc.formats import fields, openai_answers, openai_request
+from extproc.formats import fields
 from extproc.formats.answers import reader
 from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, RequestLine
 from extproc.formats.content import Content
-from extproc.formats.openai_dialect import OpenAIFormat
+from extproc.formats.openai import answers as openai_answers
+from extproc.formats.openai import request as openai_request
+from extproc.formats.openai.dialect import OpenAIFormat
 from extproc.formats.strict_json import compact_json
 from extproc.model import AIRequest
 

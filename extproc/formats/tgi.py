@@ -13,9 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from extproc.decision import Denial
-from extproc.formats import bedrock_dialect, fields
+from extproc.formats import fields
 from extproc.formats.advice import told
 from extproc.formats.answers import reader
+from extproc.formats.aws import bedrock_dialect
 from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, Reply, RequestLine
 from extproc.formats.content import Content
 from extproc.formats.images import size_of_url

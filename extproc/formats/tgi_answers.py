@@ -18,7 +18,7 @@ from extproc.formats.answers import (
     tokens,
     word,
 )
-from extproc.formats.event_stream import EXCEPTION
+from extproc.formats.aws.event_stream import EXCEPTION
 from extproc.formats.sse import SSEEvent, SSEParser
 from extproc.model import Usage
 

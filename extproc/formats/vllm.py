@@ -14,11 +14,11 @@ from extproc.formats import fields
 from extproc.formats.answers import Tally, as_objects, reader
 from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
 from extproc.formats.content import Content
-from extproc.formats.openai_answers import InputAnswers, OpenAIAnswers
-from extproc.formats.openai_chat import OpenAIChat
-from extproc.formats.openai_completions import OpenAICompletions
-from extproc.formats.openai_dialect import OpenAIFormat
-from extproc.formats.openai_embeddings import OpenAIEmbeddings
+from extproc.formats.openai.answers import InputAnswers, OpenAIAnswers
+from extproc.formats.openai.chat import OpenAIChat
+from extproc.formats.openai.completions import OpenAICompletions
+from extproc.formats.openai.dialect import OpenAIFormat
+from extproc.formats.openai.embeddings import OpenAIEmbeddings
 from extproc.model import AIRequest, Prompt, Usage
 
 _CHAT = OpenAIChat()

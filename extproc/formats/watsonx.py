@@ -26,7 +26,7 @@ from extproc.formats.base import (
     RequestLine,
 )
 from extproc.formats.content import Content
-from extproc.formats.openai_chat import OpenAIChat
+from extproc.formats.openai.chat import OpenAIChat
 from extproc.formats.unasked import Unasked
 from extproc.formats.watsonx_answers import WatsonxAnswers
 from extproc.model import AIRequest

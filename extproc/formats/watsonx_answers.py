@@ -6,7 +6,7 @@ Floor 1, pure. Sources: watsonx.ai's API reference, recorded answers.
 from __future__ import annotations
 
 from extproc.formats.answers import JSON, Tally, as_objects, tokens, word
-from extproc.formats.openai_answers import OpenAIAnswers
+from extproc.formats.openai.answers import OpenAIAnswers
 from extproc.model import Usage
 
 _UNFINISHED = "not_finished"

@@ -1,6 +1,6 @@
 """Writer's API: OpenAI's bodies on paths of its own, and completions that stream in its own words.
 
-Floor 1, pure. Requests are read by `openai_chat` and `openai_completions`. Source: writer-sdk
+Floor 1, pure. Requests are read by `openai.chat` and `openai.completions`. Source: writer-sdk
 `resources/chat` and `resources/completions`, recorded exchanges.
 """
 
@@ -11,10 +11,10 @@ from types import MappingProxyType
 
 from extproc.formats.answers import Tally, reader
 from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, RequestLine
-from extproc.formats.openai_answers import OpenAIAnswers
-from extproc.formats.openai_chat import OpenAIChat
-from extproc.formats.openai_completions import OpenAICompletions
-from extproc.formats.openai_dialect import OpenAIFormat
+from extproc.formats.openai.answers import OpenAIAnswers
+from extproc.formats.openai.chat import OpenAIChat
+from extproc.formats.openai.completions import OpenAICompletions
+from extproc.formats.openai.dialect import OpenAIFormat
 from extproc.model import AIRequest
 
 _CHAT = OpenAIChat()

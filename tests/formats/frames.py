@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from extproc.formats.event_stream import HeaderValue
+from extproc.formats.aws.event_stream import HeaderValue
 
 EVENT_STREAM_ANSWER = {"content-type": "application/vnd.amazon.eventstream"}
 

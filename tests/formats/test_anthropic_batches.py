@@ -6,7 +6,7 @@ from hypothesis import given
 
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
-from extproc.formats import anthropic_batches
+from extproc.formats.anthropic import batches as anthropic_batches
 from extproc.model import Observation
 from tests.formats.calls import claimed, observed, parsed
 from tests.formats.shapes import bodies, read

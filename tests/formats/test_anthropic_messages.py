@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from extproc.errors import RequestRefused
-from extproc.formats.anthropic_messages import AnthropicMessages
+from extproc.formats.anthropic.messages import AnthropicMessages
 from extproc.formats.base import Call, ParsedRequest
 from extproc.formats.strict_json import parse_json
 from extproc.model import PromptImage

@@ -84,6 +84,15 @@ def test_a_call_is_its_method_and_exact_path(
         "/v1/models/a b",
         "/v1/models/a#b",
         "/v1/models/a\n",
+        "/model/us.amazon.nova-micro-v1:0%2F..%2Fo1-pro/converse",
+        "/model/a%2f.%2Fb/converse",
+        "/model/a%2F%2Fb/converse",
+        "/model/..%2Fb/converse",
+        "/model/%2Fb/converse",
+        "/model/b%2F/converse",
+        "/model/b%2F../converse",
+        "/model/b/converse%2F",
+        "/model/b/converse%2F..",
     ],
 )
 def test_a_path_with_two_readings_is_nobodys(path: str) -> None:

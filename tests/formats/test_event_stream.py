@@ -11,7 +11,7 @@ from botocore.eventstream import EventStreamBuffer  # type: ignore[import-untype
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.formats.event_stream import EventStreamParser, Frame, FrameParser, HeaderValue
+from extproc.formats.aws.event_stream import EventStreamParser, Frame, FrameParser, HeaderValue
 from extproc.formats.sse import SSEEvent
 from tests.formats.calls import randomly_chunked, split_everywhere
 from tests.formats.frames import chunk, event, exception, frame

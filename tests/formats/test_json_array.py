@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.formats.answers import Tally
-from extproc.formats.json_array import ArrayAnswer, ArrayParser
+from extproc.formats.google.json_array import ArrayAnswer, ArrayParser
 from extproc.formats.sse import SSEEvent
 from tests.formats.calls import split_everywhere
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
 from extproc.formats import FORMATS
-from extproc.formats.openai_audio_answers import read_usage
+from extproc.formats.openai.audio_answers import read_usage
 from extproc.model import Observation, PromptMedia, Usage
 from tests.formats.calls import SSE_ANSWER, claimed, observed, parsed, split_everywhere
 from tests.formats.corpus import CORPUS, MISSING, call_of, exchanges, observations

@@ -7,7 +7,7 @@ import pytest
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
 from extproc.formats.base import Call, ParsedRequest
-from extproc.formats.openai_chat import OpenAIChat
+from extproc.formats.openai.chat import OpenAIChat
 from extproc.formats.strict_json import parse_json
 from extproc.model import PromptImage
 from tests.formats.calls import claimed, parsed

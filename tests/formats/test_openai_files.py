@@ -11,7 +11,7 @@ from extproc.decision import Reason
 from extproc.errors import RequestRefused
 from extproc.formats import FORMATS
 from extproc.formats.base import ParsedRequest
-from extproc.formats.batch_file import MAX_LINES
+from extproc.formats.openai.batch_file import MAX_LINES
 from extproc.model import Observation, Prompt
 from tests.formats.calls import claimed, observed, parsed
 from tests.formats.forms import parsed_form

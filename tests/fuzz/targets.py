@@ -14,10 +14,10 @@ from urllib.parse import unquote
 
 from extproc.errors import RequestRefused
 from extproc.formats import FORMATS
+from extproc.formats.aws.event_stream import CONTENT_TYPE as EVENT_STREAM
 from extproc.formats.base import BodyKind, Call
 from extproc.formats.body import answer_decoder, decode_body
 from extproc.formats.classify import claim
-from extproc.formats.event_stream import CONTENT_TYPE as EVENT_STREAM
 from extproc.formats.fields import MAX_MODELS, MAX_TOOLS
 from extproc.formats.inflate import CODINGS
 from extproc.formats.multipart import FilePart, parse_form

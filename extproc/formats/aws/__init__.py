@@ -1,0 +1,1 @@
+"""Bedrock, and the framing of its streams."""

@@ -1,0 +1,1 @@
+"""Gemini and Vertex AI, and what other vendors are there."""

@@ -1,0 +1,1 @@
+"""OpenAI's APIs, which half of all servers imitate."""
