@@ -1,94 +1,15 @@
 """Stacks of real parts, started once and shared; each test is a caller with a team of its own."""
 
-import itertools
-from collections import Counter, defaultdict
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-import anthropic
-import httpx2 as httpx
-import openai
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e import policies
+from tests.e2e.callers import Caller, call
 from tests.e2e.otlp import OtlpReceiver
+from tests.e2e.scripted import Scene, ScriptedProvider, scripted_provider
 from tests.e2e.stack import Stack
-
-_numbers: defaultdict[Path, Iterator[int]] = defaultdict(itertools.count)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """One caller of one stack, with the official SDKs pointed at it."""
-
-    stack: Stack
-    key: str
-    team: str
-    untouched: int  # what a probe is told while nothing was used
-
-    def openai(self, **headers: str) -> Any:
-        """An `openai.OpenAI`; untyped, because its overloads refuse plain dictionaries."""
-        return openai.OpenAI(
-            base_url=f"{self.stack.gateway_url}/v1",
-            api_key=self.key,
-            max_retries=0,
-            default_headers={name.replace("_", "-"): value for name, value in headers.items()},
-        )
-
-    def anthropic(self, **headers: str) -> Any:
-        """An `anthropic.Anthropic`, untyped for the same reason."""
-        return anthropic.Anthropic(
-            base_url=self.stack.gateway_url,
-            api_key=self.key,
-            max_retries=0,
-            default_headers={name.replace("_", "-"): value for name, value in headers.items()},
-        )
-
-    def http(self, **headers: str) -> httpx.Client:
-        return httpx.Client(
-            base_url=self.stack.gateway_url,
-            headers={"authorization": f"Bearer {self.key}"} | headers,
-            timeout=30,
-        )
-
-    def tokens_used(self) -> int:
-        """What the team's budget has lost so far, as the gateway's own headers say.
-
-        The probe reserves as much as the first one of its team did, and is reported as zero tokens.
-        """
-        return self.untouched - self._tokens_left()
-
-    def _tokens_left(self) -> int:
-        with self.http(**{"x-demo-fault": "usage=zero"}) as client:
-            body = {"model": "gpt-4o-mini", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
-            answer = client.post("/v1/chat/completions", json=body)
-        assert answer.status_code == 200, answer.text
-        return int(answer.headers["x-ratelimit-remaining-tokens"])
-
-
-def newcomer(stack: Stack) -> Caller:
-    """A caller whose team nobody else is in, and who has asked nothing yet."""
-    number = next(_numbers[stack.folder])
-    return Caller(stack=stack, key=policies.key(number), team=policies.team(number), untouched=0)
-
-
-def call(stack: Stack) -> Caller:
-    """A newcomer who knows what its team may use."""
-    fresh = newcomer(stack)
-    return replace(fresh, untouched=fresh._tokens_left())
-
-
-def settlements(stack: Stack) -> Counter[str]:
-    """How many settlements there were by basis, whoever the provider was."""
-    counts: Counter[str] = Counter()
-    for family in text_string_to_metric_families(httpx.get(f"{stack.admin_url}/metrics").text):
-        for sample in family.samples:
-            if sample.name == "ai_policy_settlements_total":
-                counts[sample.labels["basis"]] += int(sample.value)
-    return counts
 
 
 @pytest.fixture(scope="session")
@@ -114,6 +35,38 @@ def stack(
         otlp_endpoint=receiver.endpoint,
     ) as started:
         yield started
+
+
+SCENES = ("native-1.40.0", "stream-1.38.3")
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[ScriptedProvider]:
+    with scripted_provider() as started:
+        yield started
+
+
+@pytest.fixture(scope="session", params=SCENES)
+def scene(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, provider: ScriptedProvider
+) -> Iterator[Scene]:
+    """A stack whose provider answers what the test wrote."""
+    usage, _, version = request.param.partition("-")
+    with Stack(
+        tmp_path_factory.mktemp(request.param),
+        envoy=version,
+        usage=usage,
+        policies=policies.FILES,
+        provider_port=provider.port,
+        edit=close_soon,
+    ) as stack:
+        yield Scene(stack=stack, provider=provider)
+
+
+def close_soon(bootstrap: str) -> str:
+    """Envoy waits a second before it closes a connection whose answer was cut; many of them here."""
+    at = r"^( *)stat_prefix: gateway$"
+    return re.sub(at, r"\g<0>\n\g<1>delayed_close_timeout: 0.05s", bootstrap, count=1, flags=re.MULTILINE)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2 as httpx
 
-from tests.e2e.conftest import Caller, newcomer, settlements
+from tests.e2e.callers import Caller, newcomer, settlements
 from tests.e2e.stack import Stack
 from tests.e2e.test_requests import HELLO, OPENAI, wait_until
 

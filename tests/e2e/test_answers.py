@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import brotli  # type: ignore[import-untyped]  # ships none
@@ -19,10 +18,9 @@ import pytest
 import zstandard
 
 from extproc.formats import FORMATS
-from tests.e2e import policies
-from tests.e2e.conftest import newcomer
+from tests.e2e.callers import newcomer
 from tests.e2e.samples import SAMPLES, STREAMS, Sample, Stream
-from tests.e2e.scripted import Scene, Script, ScriptedProvider, scripted_provider
+from tests.e2e.scripted import Scene, Script
 from tests.e2e.stack import Stack
 from tests.e2e.test_requests import wait_until
 
@@ -32,34 +30,6 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
     "br": brotli.compress,
     "zstd": zstandard.compress,
 }
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[ScriptedProvider]:
-    with scripted_provider() as started:
-        yield started
-
-
-def close_soon(bootstrap: str) -> str:
-    """Envoy waits a second before it closes a connection whose answer was cut; many of them here."""
-    at = r"^( *)stat_prefix: gateway$"
-    return re.sub(at, r"\g<0>\n\g<1>delayed_close_timeout: 0.05s", bootstrap, count=1, flags=re.MULTILINE)
-
-
-@pytest.fixture(scope="module", params=["native-1.40.0", "stream-1.38.3"])
-def scene(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, provider: ScriptedProvider
-) -> Iterator[Scene]:
-    usage, _, version = request.param.partition("-")
-    with Stack(
-        tmp_path_factory.mktemp(request.param),
-        envoy=version,
-        usage=usage,
-        policies=policies.FILES,
-        provider_port=provider.port,
-        edit=close_soon,
-    ) as stack:
-        yield Scene(stack=stack, provider=provider)
 
 
 def ask(sample: Sample, **headers: str) -> Callable[[httpx.Client], httpx.Response]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx2 as httpx
 
 from tests.e2e import policies
-from tests.e2e.conftest import call
+from tests.e2e.callers import call
 from tests.e2e.stack import Stack
 from tests.e2e.test_requests import HELLO, OPENAI, wait_until
 

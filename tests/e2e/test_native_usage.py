@@ -15,7 +15,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.e2e import policies
-from tests.e2e.conftest import Caller, call, settlements
+from tests.e2e.callers import Caller, call, settlements
 from tests.e2e.stack import Stack
 from tests.e2e.test_requests import HELLO, OPENAI, wait_until
 

@@ -4,7 +4,8 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from tests.e2e.conftest import Caller, only
+from tests.e2e.callers import Caller
+from tests.e2e.conftest import only
 from tests.e2e.otlp import OtlpReceiver, ReceivedSpan
 from tests.e2e.test_requests import HELLO, OPENAI
 

@@ -16,7 +16,7 @@ import yaml
 
 from extproc.envoy_config import UsageMode
 from tests.e2e import policies
-from tests.e2e.conftest import Caller, newcomer, settlements
+from tests.e2e.callers import Caller, newcomer, settlements
 from tests.e2e.stack import Stack
 from tests.e2e.test_hostile import DECISION_ID, DENIED, Reply, asked_of_providers, bearer, request
 from tests.e2e.test_requests import wait_until

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2 as httpx
 
-from tests.e2e.conftest import settlements
+from tests.e2e.callers import settlements
 from tests.e2e.stack import Stack
 from tests.readme.markdown import code, table
 from tests.readme.ours import HELLO, client, wait_until
