@@ -291,6 +291,13 @@ def test_denials_are_logged_and_allowed_requests_are_not(caplog: pytest.LogCaptu
     assert vars(record)["policy"] == "RateLimit/team-tokens"
 
 
+def test_what_passes_unread_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    logs.decided(decision(request=None, reason=Reason.UNCLASSIFIED))
+
+    (record,) = caplog.records
+    assert vars(record)["reason_code"] == "unclassified"
+
+
 def test_a_log_line_is_json_and_an_exception_is_its_type_without_its_text() -> None:
     try:
         int("prompt-canary")

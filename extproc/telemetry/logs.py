@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 
-from extproc.decision import Decision, Effect
+from extproc.decision import Decision, Effect, Reason
 
 log = logging.getLogger("extproc.decisions")
 
@@ -53,8 +53,12 @@ def configure_logging(level: str) -> None:
 
 
 def decided(decision: Decision) -> None:
-    """Put denials, shadow denials and our own failures on record; allowed requests are in the spans."""
-    if decision.enforced_effect is Effect.ALLOW and not decision.would_deny and not decision.error_type:
+    """Put denials, shadow denials, what passed unread and our own failures on record.
+
+    Other allowed requests are in the spans.
+    """
+    is_plain = decision.enforced_effect is Effect.ALLOW and decision.reason is Reason.ALLOWED
+    if is_plain and not decision.would_deny and not decision.error_type:
         return
     level = logging.ERROR if decision.error_type else logging.WARNING
     log.log(
