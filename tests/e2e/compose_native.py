@@ -23,7 +23,7 @@ from tests.e2e.composition import Service, services
 from tests.e2e.namespace import loopback_up, mount, write_hosts
 
 # Paths inside an image; the programs here know their own.
-IMAGE_PATHS = ("PATH", "EXTPROC_VOCAB")
+IMAGE_PATHS = ("PATH", "EXTPROC_VOCAB", "EXTPROC_STATE")
 NATIVE = ("demo", "extproc", "envoy")
 
 LOCKED = """

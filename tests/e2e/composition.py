@@ -103,6 +103,8 @@ def _service(name: str, said: dict[str, Any], stages: dict[str, Stage]) -> Servi
         command=stage.entrypoint + said.get("command", stage.command),
         environment=stage.environment | said.get("environment", {}),
         healthcheck=test,
-        mounts=[(each["source"], each["target"]) for each in said.get("volumes", [])],
+        mounts=[
+            (each["source"], each["target"]) for each in said.get("volumes", []) if each["type"] == "bind"
+        ],
         waits_for=list(said.get("depends_on", {})),
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.e2e.scripted import SSE, Script, events, whole
+from tests.e2e.scripted import SSE, USAGE, Script, events, whole
 from tests.e2e.test_requests import CLAUDE, HELLO, OPENAI
 
 GEMINI = "gemini-2.5-flash"
@@ -87,7 +87,6 @@ def named(*values: Any) -> Script:
 # --- OpenAI
 
 _CHAT_BODY = {"model": OPENAI, "messages": HELLO}
-_CHAT_USAGE = {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11}
 _CHUNK: dict[str, Any] = {
     "id": "c",
     "object": "chat.completion.chunk",
@@ -317,7 +316,7 @@ SAMPLES: dict[str, Sample] = {
                 "choices": [
                     {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}
                 ],
-                "usage": _CHAT_USAGE,
+                "usage": USAGE,
             }
         ),
         tokens=11,
@@ -326,7 +325,7 @@ SAMPLES: dict[str, Sample] = {
     "openai_chat, streamed": Sample(
         path="/v1/chat/completions",
         body=_CHAT_BODY | {"stream": True, "stream_options": {"include_usage": True}},
-        script=events(_CHUNK, _CHUNK | {"choices": [], "usage": _CHAT_USAGE}),
+        script=events(_CHUNK, _CHUNK | {"choices": [], "usage": USAGE}),
         tokens=11,
         is_native=True,
     ),
@@ -347,7 +346,7 @@ SAMPLES: dict[str, Sample] = {
     "openai_completions": Sample(
         path="/v1/completions",
         body={"model": "gpt-3.5-turbo-instruct", "prompt": "Say hello."},
-        script=whole(_TEXT | {"usage": _CHAT_USAGE}),
+        script=whole(_TEXT | {"usage": USAGE}),
         tokens=11,
     ),
     "openai_completions, streamed": Sample(
@@ -358,7 +357,7 @@ SAMPLES: dict[str, Sample] = {
             "stream": True,
             "stream_options": {"include_usage": True},
         },
-        script=events(_TEXT, _TEXT | {"choices": [], "usage": _CHAT_USAGE}),
+        script=events(_TEXT, _TEXT | {"choices": [], "usage": USAGE}),
         tokens=11,
     ),
     "openai_embeddings": Sample(

@@ -18,6 +18,7 @@ from tests.e2e.stack import Stack
 from tests.e2e.test_requests import HELLO, OPENAI, wait_until
 
 SSE = {"content-type": "text/event-stream"}
+USAGE = {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11}
 NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
