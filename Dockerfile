@@ -16,7 +16,8 @@ RUN /opt/extproc/bin/pip install --no-deps --no-build-isolation .
 RUN /opt/extproc/bin/extproc vocab /opt/vocab
 
 FROM python:3.11.14-slim-bookworm AS base
-RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin extproc
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin extproc \
+ && install --directory --owner=10001 --group=10001 /var/lib/extproc
 COPY --from=build /opt/extproc /opt/extproc
 COPY --from=build /opt/vocab /opt/vocab
 ENV PATH=/opt/extproc/bin:/usr/local/bin:/usr/bin:/bin \

@@ -35,6 +35,7 @@ SCHEMA: dict[str, Any] = {
             "additionalProperties": False,
             "patternProperties": {r"^[a-zA-Z0-9._-]+$": {"$ref": "#/$defs/service"}},
         },
+        "volumes": {"type": "object", "additionalProperties": {"type": "object", "maxProperties": 0}},
     },
     "$defs": {
         "service": {
