@@ -39,7 +39,10 @@ metadata: {{name: callers}}
 spec:
   anonymous: deny
   sources:
-  - apiKey: {{}}
+  - apiKey: {{header: authorization, scheme: Bearer}}
+  - apiKey: {{header: x-api-key}}
+  - apiKey: {{header: api-key}}
+  - apiKey: {{header: x-goog-api-key}}
   - apiKey: {{query: key}}
 ---
 apiVersion: ai-policy/v1
