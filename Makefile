@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: up test check format bench readme proto envoy lock vocab clean
+.PHONY: up test check format bench fuzz readme proto envoy lock vocab clean
 
 up: $(READY) vocab
 	@exec $(BIN)/python -m demo.up
@@ -24,6 +24,12 @@ format: $(READY)
 
 bench: $(READY) vocab
 	$(BIN)/python -m bench
+
+# Every parser for SECONDS, guided by coverage; `make test` runs the same targets for moments.
+SECONDS := 60
+fuzz: $(READY)
+	@set -e; for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
+	  echo "== $$target"; $(BIN)/python -m tests.fuzz $$target --seconds $(SECONDS); done
 
 # README.md's generated blocks, from a run of the product.
 readme: $(READY) vocab

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping
 
-from tests.readme import live, samples
+from tests.readme import live, recorded, samples
 from tests.readme.markdown import ROOT
 
 PATH = ROOT / "README.md"
@@ -16,7 +16,7 @@ _BLOCK = re.compile(r"(?P<start><!-- generated: (?P<name>\S+) -->\n).*?(?P<end><
 
 def render(text: str) -> str:
     """The text with every block filled anew; starts two stacks if a block needs them."""
-    return fill(text, {**samples.blocks(), **live.blocks()})
+    return fill(text, {**samples.blocks(), **live.blocks(), **recorded.blocks(text)})
 
 
 def fill(text: str, blocks: Mapping[str, str]) -> str:

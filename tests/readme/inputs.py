@@ -45,7 +45,7 @@ REQUESTS = (
     Sent(what="a key that nobody has", key="sk-unknown"),
     Sent(what="a model that a rule denies", body=FITS | {"model": "o1-pro"}),
     Sent(what="a model that no rule allows", body=FITS | {"model": "gpt-5"}),
-    Sent(what="a path below `/v1/` that is no call we read", path="/v1/embeddings"),
+    Sent(what="a path below `/v1/` that is no call we read", path="/v1/nobodys"),
     Sent(what="no body", body=b""),
     Sent(what="not JSON", body=b'{"model": '),
     Sent(what="UTF-16", body=json.dumps(FITS).encode("utf-16")),
@@ -72,7 +72,7 @@ AFTER = (
         body=b"",
         headers={"connection": "upgrade", "upgrade": "websocket"},
     ),
-    Sent(what="a path that is not below `/v1/`", path="/index.html"),
+    Sent(what="a path where no provider has an AI API", path="/index.html"),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from extproc.session.transitions import diagram
-from tests.readme import accounting, surface
+from tests.readme import accounting, calls, surface
 from tests.readme.markdown import fenced
 
 
@@ -17,6 +17,8 @@ def blocks() -> dict[str, str]:
         "check": surface.checked_folders(),
         "settings": surface.settings(),
         "addresses": surface.addresses(),
+        "calls": calls.calls(),
+        "providers": calls.providers(),
         "settlement": accounting.settlements(),
         "bucket": accounting.bucket(),
     }

@@ -76,7 +76,7 @@ def kinds() -> str:
     """The fields of each kind's `spec`; those without a default are marked."""
     rows = [
         (code(name), _fields(KINDS[name]))
-        for name in ("Identity", "ApiKey", "AccessRule", "RateLimit", "Defaults")
+        for name in ("Identity", "ApiKey", "AccessRule", "RateLimit", "Provider", "Defaults")
     ]
     assert len(rows) == len(KINDS)
     return table(("kind", "fields of `spec`, * = required"), rows)
@@ -84,7 +84,7 @@ def kinds() -> str:
 
 def policies() -> str:
     """The sample policies, every file as it is."""
-    order = ("identity", "key-demo", "access", "limits", "defaults")
+    order = ("identity", "key-demo", "access", "limits", "providers", "defaults")
     files = [(ROOT / "policies" / f"{name}.yaml").read_text() for name in order]
     assert len(files) == len(list((ROOT / "policies").glob("*.yaml")))
     return fenced("---\n".join(files), "yaml")
