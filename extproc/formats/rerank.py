@@ -19,6 +19,9 @@ from extproc.formats.strict_json import compact_json
 from extproc.model import AIRequest
 
 _PATHS = frozenset({"/rerank", "/score"})
+# Beyond this much text the query is not written out for every document, but its tokens are added: by bytes.
+_WRITTEN_OUT_CHARS = 2 * 1024 * 1024
+_BYTES_PER_TOKEN = 4
 # What is compared with what: rerankers, vLLM's scores, and the older spellings of those.
 _PAIRS = (("query", "documents"), ("queries", "documents"), ("data_1", "data_2"), ("text_1", "text_2"))
 _ITEM_KEYS = frozenset({"text", "content", "type", "image", "image_url"})
@@ -66,9 +69,18 @@ class Rerank(OpenAIFormat):
 def _read_pair(body: JSON, keys: tuple[str, str], content: Content) -> int:
     """How many documents there are; each is read together with the query, which is billed as often."""
     queries, documents = (_read(body, key, content) for key in keys)
-    if queries == 1:
-        content.messages.extend(content.messages[:1] * (documents - 1))
+    if queries == 1 and documents > 1:
+        _repeat_query(content, documents - 1)
     return documents
+
+
+def _repeat_query(content: Content, times: int) -> None:
+    query = content.messages[0]
+    if (len(query.text) + 1) * times <= _WRITTEN_OUT_CHARS:
+        content.messages.extend([query] * times)
+    else:
+        # Counting a long text again and again would take longer than the provider's answer.
+        content.ids(times * -(-len(query.text.encode()) // _BYTES_PER_TOKEN))
 
 
 def _read(body: JSON, key: str, content: Content) -> int:

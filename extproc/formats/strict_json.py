@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from extproc.decision import Reason
@@ -170,21 +170,35 @@ def _named(key: str) -> str:
 
 
 def _check_surrogates(value: Any) -> None:
-    for pointer, text in _strings(value, ""):
-        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-            raise malformed(f"has half a surrogate pair at {pointer or '/'}")
+    try:
+        compact_json(value).encode()
+    except UnicodeEncodeError:
+        # Only now is the place worth looking for: in a deep body that takes long.
+        raise malformed(f"has half a surrogate pair at {_surrogate_at(value, '') or '/'}") from None
 
 
-def _strings(value: Any, pointer: str) -> Iterator[tuple[str, str]]:
+def _surrogate_at(value: Any, pointer: str) -> str | None:
+    """Where the first half of a pair is; None where there is none."""
     if isinstance(value, str):
-        yield pointer, value
+        return pointer if _is_broken(value) else None
+    if isinstance(value, dict):
+        if any(map(_is_broken, value)):
+            return pointer
+        items: Iterable[tuple[str, Any]] = value.items()
     elif isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from _strings(item, f"{pointer}/{number}")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield pointer, key
-            yield from _strings(item, f"{pointer}/{_named(key)}")
+        items = ((str(number), item) for number, item in enumerate(value))
+    else:
+        return None
+    for key, item in items:
+        if isinstance(item, dict | list) or (isinstance(item, str) and _is_broken(item)):
+            found = _surrogate_at(item, f"{pointer}/{_named(key)}")
+            if found is not None:
+                return found
+    return None
+
+
+def _is_broken(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _integer(digits: str) -> int:

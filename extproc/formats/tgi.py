@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -38,7 +38,16 @@ _ENDPOINT_SEGMENTS = 3
 _PARAMETER_KEYS = frozenset({"max_new_tokens", "best_of", "temperature", "adapter_id"})
 _MESSAGE_KEYS = frozenset({"role", "content"})
 # How multimodal models take images; to others it is text like any.
-_IMAGE = re.compile(r"!\[\]\(([^)]*)\)")
+_IMAGE_START, _IMAGE_END = "![](", ")"
+# An endpoint of several models runs the one that a header names.
+_TARGETS = (
+    "x-amzn-sagemaker-target-model",
+    "x-amzn-sagemaker-inference-component",
+    "x-amzn-sagemaker-target-container-hostname",
+    "x-amzn-sagemaker-target-variant",
+)
+# What servers behind the same paths read in place of `inputs`.
+_OTHERS_INPUTS = ("messages", "prompt", "input")
 
 # What the server's own client tells errors apart by.
 _ERROR_TYPES: Mapping[int, str] = MappingProxyType({429: "overloaded"})
@@ -71,12 +80,17 @@ class TGI(Unasked):
             provider="aws.sagemaker",
             model=endpoint.lower(),
             stream=_INVOCATIONS[action],
+            # All of them always, so that no parameter of the URL can pass for a header.
+            query={name: line.headers.get(name, "") for name in _TARGETS},
         )
 
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
         if body.get("inputs") is None:
             raise fields.not_this_call("/inputs is required: this path takes a text to go on with")
+        for key in _OTHERS_INPUTS:
+            if body.get(key) is not None:
+                raise fields.wrong(f"/{key}", "must not be given beside /inputs: some servers read it alone")
         content = Content()
         count = _read_inputs(body["inputs"], content)
         parameters = fields.mapping(body, "parameters")
@@ -88,7 +102,7 @@ class TGI(Unasked):
             provider=call.provider,
             operation=call.operation,
             model=call.model,
-            models=fields.models([*fields.models_of(body, call), adapter]),
+            models=fields.models([*fields.models_of(body, call), adapter, *_targets(call)]),
             stream=streams if call.stream is None else call.stream,
             choices=count * (fields.count(parameters, "best_of", "/parameters") or 1),
             message_count=count,
@@ -112,6 +126,11 @@ class TGI(Unasked):
         return Reply(status=aws.status, headers=aws.headers, body=json.dumps(body).encode())
 
 
+def _targets(call: Call) -> list[str]:
+    """The models that headers name; only the call of an endpoint holds what they say."""
+    return [fields.name(call.query, name) for name in _TARGETS] if call.model else []
+
+
 def _read_inputs(inputs: Any, content: Content) -> int:
     """How many inputs there are, each of which is answered: texts, or dialogs of messages."""
     if isinstance(inputs, str):
@@ -131,9 +150,21 @@ def _read_inputs(inputs: Any, content: Content) -> int:
 
 def _read_text(text: str, content: Content) -> None:
     content.text(text)
-    for url in _IMAGE.findall(text):
+    for url in _image_urls(text):
         content.image(size_of_url(url))
     content.end_message("user")
+
+
+def _image_urls(text: str) -> Iterator[str]:
+    start = text.find(_IMAGE_START)
+    while start >= 0:
+        start += len(_IMAGE_START)
+        end = text.find(_IMAGE_END, start)
+        if end < 0:
+            # Nor does any other beginning have an end: looking for each would take for ever.
+            return
+        yield text[start:end]
+        start = text.find(_IMAGE_START, end)
 
 
 def _read_dialog(messages: list[Any], position: str, content: Content) -> None:

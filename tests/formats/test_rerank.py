@@ -113,3 +113,11 @@ def test_usage_is_input_alone(answer: Any, read: Usage | None) -> None:
     seen = observed("rerank", json.dumps(answer).encode())
 
     assert (seen.usage, seen.finished) == (read, True)
+
+
+def test_a_long_query_is_not_written_out_for_every_document() -> None:
+    # Written out, this would be ten gigabytes of text to count.
+    found = parse({"model": "m", "query": "é" * 100_000, "documents": [""] * 50_000})
+
+    assert len(found.prompt.messages) == 50_001
+    assert found.prompt.tokens == 49_999 * 50_000

@@ -135,3 +135,20 @@ def test_what_json_means_is_what_is_read_and_written_again(value: Any) -> None:
 def test_any_bytes_are_an_object_or_a_refusal(data: bytes) -> None:
     with contextlib.suppress(RequestRefused):
         assert isinstance(parse_json(data), dict)
+
+
+def test_looking_for_half_a_pair_is_no_work_in_a_deep_body() -> None:
+    # One whole pair, and as many strings below as many levels as pass: pointers to all would be gigabytes.
+    key = "k" * 60
+    levels = MAX_NESTING - 3
+    strings = ",".join(['"a"'] * 200_000)
+    body = f'{{"pair":"\\ud83d\\ude00","deep":{f"""{{"{key}":""" * levels}[{strings}]{"}" * levels}}}'
+
+    assert parse_json(body.encode())["pair"] == "\U0001f600"
+
+
+def test_half_a_pair_is_found_wherever_it_is() -> None:
+    with pytest.raises(RequestRefused) as caught:
+        parse_json(b'{"a":["x",{"b":["y","\\ud800"]}]}')
+
+    assert caught.value.message == "The request body has half a surrogate pair at /a/1/b/1."

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
+from extproc.formats import FORMATS
 from extproc.formats.base import ParsedRequest
 from extproc.model import Observation, PromptImage, Usage
 from tests.formats.calls import JSON_ANSWER, SSE_ANSWER, claimed, observed, parsed, split_everywhere
@@ -254,3 +255,41 @@ def test_no_answer_raises(events: list[Any]) -> None:
             data = b"data:" + json.dumps(body).encode() + b"\n\n"
             observed("tgi", data, headers=SSE_ANSWER)
             observed("tgi", part(data), headers=EVENT_STREAM_ANSWER)
+
+
+def test_an_image_that_never_ends_is_text_and_takes_no_time() -> None:
+    # Half a megabyte: looking for an end from every beginning would take minutes.
+    found = parse({"inputs": "![](a.png)" + "![](" * 125_000})
+
+    assert len(found.prompt.images) == 1
+
+
+@pytest.mark.parametrize("key", ["messages", "prompt", "input"])
+def test_what_other_servers_would_read_is_refused_beside_inputs(key: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        parse({**HELLO, key: "write a novel", "max_tokens": 100_000})
+
+    assert caught.value.message == f"/{key} must not be given beside /inputs: some servers read it alone."
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "x-amzn-sagemaker-target-model",
+        "x-amzn-sagemaker-inference-component",
+        "x-amzn-sagemaker-target-container-hostname",
+        "x-amzn-sagemaker-target-variant",
+    ],
+)
+def test_a_model_that_a_header_names_is_one_of_the_request(header: str) -> None:
+    call = claimed(INVOCATIONS, headers={header: "Huge.tar.gz"})
+    assert call is not None
+
+    assert FORMATS["tgi"].parse_request(HELLO, call).request.models == ("my-llama2", "huge.tar.gz")
+
+
+def test_no_parameter_of_the_url_passes_for_such_a_header() -> None:
+    call = claimed(f"{INVOCATIONS}?x-amzn-sagemaker-target-model=small", headers={})
+    assert call is not None
+
+    assert FORMATS["tgi"].parse_request(HELLO, call).request.models == ("my-llama2",)
