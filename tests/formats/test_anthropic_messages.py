@@ -167,3 +167,35 @@ def test_a_schema_of_the_answer_is_part_of_the_prompt(where: str) -> None:
 
     assert messages[-1].text == '{"type":"object","title":"Joke"}'
     assert messages[-1].role not in ("user", "assistant", "system")
+
+
+ADVISOR = {"type": "advisor_20260301", "name": "advisor", "model": "Claude-Opus-4-7"}
+
+
+def test_an_advisor_is_a_model_of_the_request_and_speaks_on_top() -> None:
+    request = parse(HELLO | {"tools": [ADVISOR | {"max_tokens": 500, "max_uses": 3}]}).request
+
+    assert request.models == ("claude-sonnet-4-5", "claude-opus-4-7")
+    assert request.max_output_tokens == 10 + 3 * 500
+
+
+def test_an_advisor_without_a_ceiling_leaves_the_request_without_one() -> None:
+    assert parse(HELLO | {"tools": [ADVISOR]}).request.max_output_tokens is None
+
+
+def test_a_fallback_may_say_more_than_the_first_model() -> None:
+    fallbacks = [{"model": "a", "max_tokens": 90}, {"model": "b"}, {"model": "c", "max_tokens": 5}]
+    request = parse(HELLO | {"fallbacks": fallbacks}).request
+
+    assert request.models == ("claude-sonnet-4-5", "a", "b", "c")
+    assert request.max_output_tokens == 90
+
+
+@pytest.mark.parametrize(
+    "body", [{"fallbacks": [{"Model": "x"}]}, {"tools": [{**ADVISOR, "model": None, "MODEL": "x"}]}]
+)
+def test_a_model_in_another_case_is_400(body: dict[str, Any]) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        parse(HELLO | body)
+
+    assert "differs from model only in case" in caught.value.message

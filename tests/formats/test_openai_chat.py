@@ -314,3 +314,39 @@ def test_a_stream_is_made_to_report_usage(options: dict[str, Any], asked: dict[s
 def test_an_answer_in_one_piece_is_not_asked_for_usage() -> None:
     assert CHAT.ask_for_usage(HELLO, CALL) is None
     assert CHAT.ask_for_usage(HELLO | {"stream": False}, CALL) is None
+
+
+def test_a_moderator_is_a_model_of_the_request() -> None:
+    request = parse(HELLO | {"moderation": {"model": "Omni-Moderation-Latest"}}).request
+
+    assert request.models == ("gpt-4o-mini", "omni-moderation-latest")
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"documents": [{"title": "t", "text": "a document"}]},
+        {"chat_template": "a template"},
+        {"chat_template_kwargs": {"documents": ["a document"]}},
+    ],
+)
+def test_what_is_put_into_the_prompt_beside_messages_is_counted(shown: dict[str, Any]) -> None:
+    texts = [message.text for message in parse(HELLO | shown).prompt.messages]
+
+    assert len(texts) == 2
+    assert "a " in texts[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "path"),
+    [
+        ("gateway.example", "/v1/chat/completions"),
+        ("api.openai.com", "/v1/chat/completions"),
+        ("api.x.ai", "/v1/chat/completions"),
+    ],
+)
+def test_no_version_of_azures_api_spares_others_from_reporting_usage(host: str, path: str) -> None:
+    call = claimed(f"{path}?api-version=2023-05-15", host=host)
+    assert call is not None
+
+    assert CHAT.ask_for_usage(HELLO | {"stream": True}, call) is not None

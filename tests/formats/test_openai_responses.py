@@ -360,3 +360,37 @@ def test_a_compaction_reports_what_it_cost() -> None:
     seen = observe(json.dumps(body).encode(), stream=False)
 
     assert (seen.usage, seen.finished) == (Usage(input_tokens=900, output_tokens=120), True)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/conversations", {"inputs": "hi", "model": "m"}),
+        ("/v1/conversations", {"items": [], "stream": True}),
+        ("/v1/conversations/conv_1", {"tool_confirmations": [{"tool_call_id": "t"}], "stream": True}),
+        ("/v1/conversations/conv_1", {"metadata": {}, "completion_args": {}}),
+        ("/v1/conversations/conv_1", {}),
+        ("/v1/conversations/conv_1", {"metadata": None}),
+        ("/v1/conversations/conv_1?conversation=new", {}),
+    ],
+)
+def test_a_conversation_that_another_vendor_would_go_on_with_is_refused(
+    path: str, body: dict[str, Any]
+) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        parse(body, path)
+
+    assert caught.value.code is Reason.UNCLASSIFIED
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/conversations", {}),
+        ("/v1/conversations", {"items": [{"role": "user", "content": "hi"}], "metadata": {"a": "b"}}),
+        ("/v1/conversations/conv_1", {"metadata": {"a": "b"}}),
+        ("/v1/conversations/conv_1/items", {"items": [{"role": "user", "content": "hi"}]}),
+    ],
+)
+def test_what_openai_keeps_of_a_conversation_is_control(path: str, body: dict[str, Any]) -> None:
+    assert parse(body, path).request.operation == "control"

@@ -7,6 +7,7 @@ anthropic-sdk-python `types/message_create_params`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -36,6 +37,8 @@ _MODELS_PATH = "/models"
 _SCHEMA_ROLE = "response_format"
 
 _MESSAGE_KEYS = frozenset({"role", "content"})
+_FALLBACK_KEYS = frozenset({"model", "max_tokens"})
+_TOOL_KEYS = frozenset({"type", "name", "model", "max_tokens", "max_uses"})
 _BLOCK_KEYS = frozenset({"type", "text", "source", "input", "name", "content", "thinking"})
 
 
@@ -57,7 +60,9 @@ class AnthropicMessages:
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a message body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
         model = fields.model(body, call)
-        fallbacks = [fields.name(fallback, "model", at) for at, fallback in fields.objects(body, "fallbacks")]
+        fallbacks = _read_attempts(body, "fallbacks", _FALLBACK_KEYS)
+        # An advisor is a model of its own, asked as often as the first one likes.
+        advisors = _read_attempts(body, "tools", _TOOL_KEYS)
         content = Content()
         message_count = _read_messages(body, content)
         _read_schema(body, content)
@@ -67,7 +72,7 @@ class AnthropicMessages:
             provider=call.provider,
             operation=call.operation,
             model=model,
-            models=fields.models([*fields.models_of(body, call), *fallbacks]),
+            models=fields.models([*fields.models_of(body, call), *fallbacks.models, *advisors.models]),
             stream=fields.flag(body, "stream"),
             message_count=message_count,
             tools=tool_names,
@@ -76,7 +81,7 @@ class AnthropicMessages:
             temperature=fields.number(body, "temperature"),
             # A container keeps files and variables of earlier requests.
             has_state=body.get("container") is not None,
-            max_output_tokens=fields.count(body, "max_tokens"),
+            max_output_tokens=_ceiling(fields.count(body, "max_tokens"), fallbacks, advisors),
         )
         return ParsedRequest(request=request, prompt=content.prompt(definitions))
 
@@ -99,6 +104,34 @@ class AnthropicMessages:
     def limit_headers(self, limits: tuple[LimitState, ...], now_s: float) -> Mapping[str, str]:
         """`anthropic-ratelimit-*`."""
         return anthropic_dialect.limit_headers(limits, now_s)
+
+
+@dataclass(slots=True)
+class _Attempts:
+    """The models that may answer beside the first: their names, and what each may say in all."""
+
+    models: list[str] = field(default_factory=list)
+    ceilings: list[int | None] = field(default_factory=list)  # None: as the model's own
+
+
+def _read_attempts(body: JSON, key: str, keys: frozenset[str]) -> _Attempts:
+    found = _Attempts()
+    for at, each in fields.objects(body, key):
+        fields.check_case(each, keys, at)
+        model = fields.name(each, "model", at)
+        ceiling = fields.count(each, "max_tokens", at)
+        if model:
+            uses = fields.count(each, "max_uses", at) or 1
+            found.models.append(model)
+            found.ceilings.append(ceiling and ceiling * uses)
+    return found
+
+
+def _ceiling(declared: int | None, fallbacks: _Attempts, advisors: _Attempts) -> int | None:
+    """One attempt answers, the first or a fallback; what advisors say comes on top."""
+    if declared is None or None in advisors.ceilings:
+        return None
+    return max(declared, *filter(None, fallbacks.ceilings), 0) + sum(filter(None, advisors.ceilings))
 
 
 def _read_messages(body: JSON, content: Content) -> int:

@@ -17,10 +17,15 @@ from extproc.formats.openai import answers as openai_answers
 from extproc.formats.openai import request as openai_request
 from extproc.formats.openai.dialect import OpenAIFormat
 from extproc.formats.openai.tools import Tools
+from extproc.formats.strict_json import compact_json
 from extproc.model import AIRequest
 
 _PATH = "/chat/completions"
 _MODELS_PATH = "/models"
+# What vLLM and its like put into the prompt beside the messages.
+_SHOWN = ("documents", "chat_template", "chat_template_kwargs")
+# No role of the API, so that no counter takes it for what somebody said.
+_SHOWN_ROLE = "documents"
 
 
 class OpenAIChat(OpenAIFormat):
@@ -44,10 +49,11 @@ class OpenAIChat(OpenAIFormat):
             raise fields.not_this_call("/messages is required: this path takes a chat completion")
         content, tools = Content(), Tools()
         message_count = openai_request.read_messages(body, content)
+        _read_shown(body, content)
         _read_response_format(body, content)
         tools.read(body)
         tools.read_functions(body)
-        models = openai_request.models(body, call, *tools.models)
+        models = openai_request.models(body, call, *tools.models, openai_request.moderator(body))
         searches = openai_request.read_searches(body, models, content)
         request = AIRequest(
             api=call.api,
@@ -85,6 +91,14 @@ class OpenAIChat(OpenAIFormat):
 def _read_ceiling(body: JSON) -> int | None:
     ceilings = (fields.count(body, "max_tokens"), fields.count(body, "max_completion_tokens"))
     return max((ceiling for ceiling in ceilings if ceiling is not None), default=None)
+
+
+def _read_shown(body: JSON, content: Content) -> None:
+    shown = [body[key] for key in _SHOWN if body.get(key) is not None]
+    for value in shown:
+        content.text(value if isinstance(value, str) else compact_json(value))
+    if shown:
+        content.end_message(_SHOWN_ROLE)
 
 
 def _read_response_format(body: JSON, content: Content) -> None:

@@ -24,6 +24,7 @@ _PART_KEYS = frozenset(
     }
 )
 _ROUTE_KEYS = frozenset({"id", "model", "models", "enabled"})
+_MODERATION_KEYS = frozenset({"model"})
 _STREAM_OPTION_KEYS = frozenset({"include_usage"})
 # No role of the API, so that no counter takes the prompt for plain text: recorded requests with a
 # schema come to 5 to 10 % less than text and frame say.
@@ -34,6 +35,7 @@ _PRESET = "@preset/"
 _ONLINE_SUFFIX = ":online"
 # Azure learned `stream_options` with 2024-09-01-preview, and answers 400 before.
 _FIRST_WITH_STREAM_OPTIONS = "2024-09"
+_AZURE = "azure."
 # They report usage whether asked or not.
 _REPORT_UNASKED = frozenset({"groq", "mistral_ai", "perplexity"})
 
@@ -63,6 +65,13 @@ def _names(body: JSON, key: str, at: str) -> list[str]:
     return [fields.required_name(numbered, number, f"{at}/{key}") for number in numbered]
 
 
+def moderator(body: JSON) -> str:
+    """The model that judges prompt and answer on the way; empty where none is asked for."""
+    moderation = fields.mapping(body, "moderation")
+    fields.check_case(moderation, _MODERATION_KEYS, "/moderation")
+    return fields.name(moderation, "model", "/moderation")
+
+
 def end_user(body: JSON) -> str:
     """Who the caller says is behind the request."""
     return fields.string(body, "safety_identifier") or fields.string(body, "user")
@@ -83,7 +92,9 @@ def asks_for_usage(body: JSON) -> bool:
 def may_be_asked_for_usage(call: Call) -> bool:
     """Whether `stream_options` is known where this call goes, and of use there."""
     version = call.query.get("api-version", _FIRST_WITH_STREAM_OPTIONS)
-    return version >= _FIRST_WITH_STREAM_OPTIONS and call.provider not in _REPORT_UNASKED
+    # Anywhere else it is a parameter that nobody reads, and would be a way not to be asked.
+    is_too_old = call.provider.startswith(_AZURE) and version < _FIRST_WITH_STREAM_OPTIONS
+    return not is_too_old and call.provider not in _REPORT_UNASKED
 
 
 def wants_usage_chunk(body: JSON, call: Call) -> bool:

@@ -16,9 +16,13 @@ from extproc.formats.openai import request as openai_request
 from extproc.formats.openai.dialect import OpenAIFormat
 from extproc.formats.openai.items import Input
 from extproc.formats.openai.responses_answers import OpenAIResponsesAnswers
-from extproc.model import AIRequest
+from extproc.model import AIRequest, nothing
 
-_ROOTS = frozenset({"responses", "conversations"})
+_CONVERSATIONS = "conversations"
+_ROOTS = frozenset({"responses", _CONVERSATIONS})
+_CONVERSATION_KEYS = frozenset({"items", "metadata"})
+# Under this name a call says which it is; no parameter of the URL can take its place.
+_KEPT, _ONE, _NEW = "conversation", "one", "new"
 # What POST means, with `*` for an identifier; `input_tokens` counts and spends nothing.
 _POSTS: Mapping[tuple[str, ...], tuple[str, BodyKind]] = MappingProxyType(
     {
@@ -34,7 +38,6 @@ _POSTS: Mapping[tuple[str, ...], tuple[str, BodyKind]] = MappingProxyType(
 # What is stored is read and deleted for nothing, also where an answer is streamed a second time.
 _STORED_METHODS = frozenset({"GET", "DELETE"})
 _TEXT_KEYS = frozenset({"format"})
-_MODERATION_KEYS = frozenset({"model"})
 
 
 class OpenAIResponses(OpenAIFormat):
@@ -54,12 +57,14 @@ class OpenAIResponses(OpenAIFormat):
         if line.method != "POST" or posted is None:
             return None
         operation, body = posted
-        return Call(api=self.name, operation=operation, body=body)
+        query = (
+            {_KEPT: _ONE if line.segments[1:] else _NEW} if line.segments[0] == _CONVERSATIONS else nothing()
+        )
+        return Call(api=self.name, operation=operation, body=body, query=query)
 
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
-        if body.get("inputs") is not None:
-            raise fields.not_this_call("/inputs is not OpenAI's: Mistral's conversations spend, these do not")
+        _check_conversation(body, call)
         found = Input()
         given = body.get("input")
         if isinstance(given, str):
@@ -76,10 +81,7 @@ class OpenAIResponses(OpenAIFormat):
             raise fields.not_this_call("/input is required: this path takes a response to create")
         _read_format(body, found)
         found.tools.read(body)
-        moderation = fields.mapping(body, "moderation")
-        fields.check_case(moderation, _MODERATION_KEYS, "/moderation")
-        moderator = fields.name(moderation, "model", "/moderation")
-        models = openai_request.models(body, call, *found.tools.models, moderator)
+        models = openai_request.models(body, call, *found.tools.models, openai_request.moderator(body))
         searches = openai_request.read_searches(body, models, found.content)
         request = AIRequest(
             api=call.api,
@@ -102,6 +104,19 @@ class OpenAIResponses(OpenAIFormat):
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
         return reader(OpenAIResponsesAnswers(), headers)
+
+
+def _check_conversation(body: JSON, call: Call) -> None:
+    """Mistral's conversations have the same paths, and spend: OpenAI's take these fields and no other."""
+    kept = call.query.get(_KEPT)
+    if call.operation != CONTROL or kept is None:
+        return
+    # One that is there is asked for nothing without them; a new one may be empty.
+    is_empty = kept == _ONE and all(value is None for value in body.values())
+    if is_empty or not body.keys() <= _CONVERSATION_KEYS:
+        raise fields.not_this_call(
+            "A conversation takes /items and /metadata alone: with others it may spend"
+        )
 
 
 def _model(body: JSON, call: Call, *, is_required: bool) -> str:
