@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from extproc.errors import RequestRefused
 from extproc.formats import FORMATS
-from extproc.formats.base import CONTROL, BodyKind, Call, ParsedRequest
+from extproc.formats.base import CONTROL, NO_OUTPUT, BodyKind, Call, ParsedRequest
 from extproc.formats.body import decode_body, json_content_type
 from extproc.formats.multipart import parse_form
 from extproc.formats.strict_json import compact_json, malformed, parse_json
@@ -21,10 +21,8 @@ from extproc.measure.tokens import Tokenizer
 from extproc.model import AIRequest, RequestHead, TokenEstimate
 
 _PLAIN_TEXT = frozenset({"text"})
-# Nothing is generated, so no ceiling of a model applies.
-_NO_OUTPUT = frozenset({"embeddings", "execute_tool", "fine_tuning", "moderation", "ocr", "rerank", "speech"})
 # What is no conversation reaches the model without a frame.
-_UNFRAMED = _NO_OUTPUT | {"image_generation", "text_completion"}
+_UNFRAMED = NO_OUTPUT | {"image_generation", "text_completion"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +109,7 @@ def _measured(parsed: ParsedRequest, body: _Body) -> Understanding:
         parsed.prompt,
         provider=request.provider,
         model=request.model,
-        declared_max_output=0 if request.operation in _NO_OUTPUT else request.max_output_tokens,
+        declared_max_output=0 if request.operation in NO_OUTPUT else request.max_output_tokens,
         is_framed=request.operation not in _UNFRAMED,
         counts=body.counts,
     )

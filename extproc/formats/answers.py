@@ -50,9 +50,13 @@ class Tally:
 
     def say(self, where: object, text: Any) -> None:
         """Add generated text to the stretch it belongs to; anything but text is ignored."""
-        if isinstance(text, str) and text and self._text_chars < MAX_TEXT_CHARS:
-            self._text_chars += len(text)
-            self._texts.setdefault(where, []).append(text)
+        if not isinstance(text, str) or not text:
+            return
+        if self._text_chars >= MAX_TEXT_CHARS:
+            self.is_incomplete = True
+            return
+        self._text_chars += len(text)
+        self._texts.setdefault(where, []).append(text)
 
     def name(self, *, model: Any = None, response_id: Any = None) -> None:
         """Note who answered; the last that says so wins."""
@@ -195,7 +199,7 @@ class EventAnswer:
         for event in events:
             self._tally.is_legible = True
             self._dialect.read_event(event, self._tally)
-        self._tally.is_incomplete = self._parser.is_incomplete
+        self._tally.is_incomplete |= self._parser.is_incomplete
 
 
 def _line_answer(dialect: Dialect) -> AnswerReader:

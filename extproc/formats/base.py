@@ -39,6 +39,9 @@ OPERATIONS = (
     "transcription",
 )
 
+# Nothing is generated there, so no ceiling of a model applies and no output is missing.
+NO_OUTPUT = frozenset({"embeddings", "execute_tool", "fine_tuning", "moderation", "ocr", "rerank", "speech"})
+
 
 class BodyKind(StrEnum):
     """What the body of a call must be; everything else is refused."""

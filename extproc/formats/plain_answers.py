@@ -65,9 +65,11 @@ class Receipts:
 
     def read_whole(self, body: JSON, tally: Tally) -> None:
         """Take the receipt, or the error in its place."""
+        tally.name(response_id=body.get("id"))
         if body.get("error"):
             tally.fail(body["error"])
         else:
+            # As if unread: otherwise no output would be counted as none generated.
             tally.is_legible = tally.finished = False
 
     def read_event(self, _event: SSEEvent, tally: Tally) -> None:

@@ -6,18 +6,18 @@ Floor 1, pure. Sources: watsonx.ai's API reference, recorded answers.
 from __future__ import annotations
 
 from extproc.formats.answers import JSON, Tally, as_objects, tokens, word
+from extproc.formats.base import NO_OUTPUT
 from extproc.formats.openai.answers import OpenAIAnswers
 from extproc.model import Usage
 
 _UNFINISHED = "not_finished"
-_NO_OUTPUT = frozenset({"embeddings", "rerank"})
 
 
 class WatsonxAnswers(OpenAIAnswers):
     """Reads generations, embeddings and reranks, and chats, which are OpenAI's; one instance an answer."""
 
     def __init__(self, operation: str) -> None:
-        self._has_output = operation not in _NO_OUTPUT
+        self._has_output = operation not in NO_OUTPUT
         self._input: int | None = None
         self._output: int | None = None
 

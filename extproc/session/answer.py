@@ -5,10 +5,12 @@ Floor 2, pure. The session says when; nothing here knows a state.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from extproc.decision import Cost, Decision, Settlement
-from extproc.formats.base import AnswerReader, WireFormat
+from extproc.formats.base import CONTROL, NO_OUTPUT, AnswerReader, WireFormat
 from extproc.formats.body import AnswerDecoder, answer_decoder
 from extproc.formats.sse import EventFilter
 from extproc.measure.prices import Prices
@@ -16,8 +18,17 @@ from extproc.model import AIRequest, Basis, Observation, Usage
 from extproc.policy import accounting
 from extproc.session.events import ResponseHeaders, ResponseTrailers
 
-# What Envoy 1.40's ai_protocol_manager reads by itself.
-NATIVE_APIS = frozenset({"openai_chat", "openai_responses", "anthropic_messages", "gemini", "vertex"})
+# What Envoy 1.40's ai_protocol_manager reads by itself. It knows no answer of Google's but what was
+# generated: an embedding or a prediction would be charged as reserved.
+_NATIVE: Mapping[str, str] = MappingProxyType(
+    {
+        "openai_chat": "chat",
+        "openai_responses": "chat",
+        "anthropic_messages": "chat",
+        "gemini": "generate_content",
+        "vertex": "generate_content",
+    }
+)
 
 _NONE_SEEN = ResponseHeaders(at_ns=0, status=0)
 _FIRST_ERROR_STATUS = 400
@@ -57,13 +68,13 @@ class Answer:
         """Decide whether the body must be read; `strips` takes the usage chunk out that we asked for."""
         headers = self._headers
         is_success = 200 <= headers.status < 300  # noqa: PLR2004  success
-        if request is None or request.operation == "control":
+        if request is None or request.operation == CONTROL:
             return
         if headers.is_local_reply or headers.end_of_stream or not is_success:
             return
         encoding = headers.headers.get("content-encoding", "identity")
         takes_chunk_out = strips and self.is_stream and not request.wants_usage_chunk
-        envoy_reads = native and request.api in NATIVE_APIS and encoding == "identity"
+        envoy_reads = native and request.operation == _NATIVE.get(request.api) and encoding == "identity"
         if envoy_reads and not takes_chunk_out:
             return
         self._reader = wire_format.answer_reader(request, headers.headers)
@@ -129,7 +140,7 @@ class Answer:
             usage=seen.usage,
             finished=seen.finished,
             # A body that could not be read, or was cut before it could, says nothing of its cost.
-            body_observed=seen.is_legible,
+            body_observed=seen.is_legible and (_says_anything(seen) or not _may_generate(decision.request)),
             is_incomplete=seen.is_incomplete,
             observed_output_tokens=observed_output_tokens,
         )
@@ -151,6 +162,15 @@ class Answer:
         )
 
 
+def _says_anything(seen: Observation) -> bool:
+    """Whether anything was understood: `null`, or somebody else's words, are no empty answer."""
+    return any((seen.usage, seen.output_text, seen.error, seen.model, seen.response_id, seen.finish_reasons))
+
+
+def _may_generate(request: AIRequest | None) -> bool:
+    return request is None or request.operation not in NO_OUTPUT
+
+
 def _is_whole(seen: Observation) -> bool:
     return seen.finished and seen.usage is not None and seen.usage.is_complete
 
@@ -158,7 +178,7 @@ def _is_whole(seen: Observation) -> bool:
 def _cost(prices: Prices, decision: Decision, basis: Basis, usage: Usage, answered: str) -> Cost | None:
     """The price of the tokens that are settled, reported or estimated; what nobody did costs nothing."""
     request = decision.request
-    if basis in _NOTHING_DONE or (request is not None and request.operation == "control"):
+    if basis in _NOTHING_DONE or (request is not None and request.operation == CONTROL):
         return prices.nothing()
     if request is None:
         return None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.formats import FORMATS
+from extproc.formats import FORMATS, answers
 from extproc.formats.base import WireFormat
 from extproc.formats.sse import EventFilter
 from extproc.model import Observation, Usage
@@ -264,6 +264,18 @@ def test_anthropic_input_may_come_only_at_the_end() -> None:
 
     assert seen.usage == Usage(input_tokens=14, output_tokens=6, cache_read_input_tokens=5)
     assert (seen.finished, seen.finish_reasons) == (False, ("end_turn",))
+
+
+def test_text_beyond_what_is_held_makes_the_answer_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not kept cannot be counted, and must not be free."""
+    monkeypatch.setattr(answers, "MAX_TEXT_CHARS", 6)
+
+    def spoken(text: str) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": {"content": text}}]}
+
+    assert not observe_events(CHAT, spoken("abc"), spoken("def")).is_incomplete
+    seen = observe_events(CHAT, spoken("abc"), spoken("def"), spoken("g"), {"choices": []})
+    assert (seen.output_text, seen.is_incomplete) == ("abcdef", True)
 
 
 def test_a_stop_without_usage_is_not_the_end() -> None:

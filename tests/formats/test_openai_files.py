@@ -251,7 +251,7 @@ def test_what_cannot_be_read_is_400_and_names_its_place(
 
 def test_a_receipt_says_nothing_of_the_cost() -> None:
     """So what was reserved for the batch stands."""
-    assert observed(API, b'{"id":"file-1","object":"file","purpose":"batch"}') == Observation()
+    assert observed(API, b'{"id":"file-1","object":"file","purpose":"batch"}') == Observation(response_id="file-1")
     assert observed(API, b'{"error":{"type":"server_error"}}').error == "server_error"
 
 

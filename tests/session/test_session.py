@@ -31,6 +31,7 @@ from extproc.session.events import (
     Understood,
 )
 from extproc.session.transitions import TRANSITIONS, State, diagram
+from tests.fuzz.lines import CLAUDE, GEMINI
 from tests.session.playbook import Playbook, chat_body, chat_head, load
 
 REQUESTS = """
@@ -400,6 +401,32 @@ def test_native_usage_loses_no_end_of_a_stream_that_lacks_its_blank_line(open_po
     book.play(ResponseTrailers(at_ns=book.now_ns))
 
     assert [action.body for action in said] == [sse(delta("hi", "stop")) + b"data: [DONE]\n"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "is_read"),
+    [
+        ("/v1beta/models/gemini-2.5-flash:generateContent", GEMINI, False),
+        ("/v1beta/models/gemini-embedding-001:embedContent", {"content": {"parts": [{"text": "a"}]}}, True),
+        ("/v1beta/models/imagen-4.0:predict", {"instances": [{"prompt": "a"}]}, True),
+        ("/v1beta/models/gemini-2.5-flash:countTokens", GEMINI, False),
+        ("/v1/messages", {**CLAUDE, "model": "claude-sonnet-4-5"}, False),
+        ("/v1/responses", {"model": "gpt-4o-mini", "input": "a"}, False),
+        ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "a"}, True),
+        ("/v1/completions", {"model": "gpt-3.5-turbo-instruct", "prompt": "a"}, True),
+        ("/api/chat", {"model": "llama3.2", "messages": [{"role": "user", "content": "a"}]}, True),
+    ],
+)
+def test_with_native_usage_an_answer_that_envoy_cannot_read_is_read_here(
+    open_policies: PolicySet, path: str, body: dict[str, object], *, is_read: bool
+) -> None:
+    book = Playbook(open_policies, native_usage=True)
+    book.request(chat_head(path=path), json.dumps(body).encode())
+
+    (headers,) = book.answer_headers()
+
+    assert isinstance(headers, Continue)
+    assert (headers.read_response_body != "") is is_read
 
 
 def test_an_aborted_native_answer_is_charged_as_reserved_and_not_zero(limited: PolicySet) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from extproc.decision import Denial, LimitState
 from extproc.errors import RequestRefused
 from extproc.formats import fields
-from extproc.formats.answers import Tally, reader
+from extproc.formats.answers import reader
 from extproc.formats.anthropic import dialect as anthropic_dialect
 from extproc.formats.anthropic.messages import AnthropicMessages
 from extproc.formats.base import (
@@ -25,7 +25,7 @@ from extproc.formats.base import (
     Reply,
     RequestLine,
 )
-from extproc.formats.sse import SSEEvent
+from extproc.formats.plain_answers import Receipts
 from extproc.formats.strict_json import KNOWN_FIELDS
 from extproc.formats.unasked import Unasked
 from extproc.model import AIRequest, Prompt
@@ -89,7 +89,7 @@ class AnthropicBatches(Unasked):
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
-        return reader(_BatchAnswers(), headers)
+        return reader(Receipts(), headers)
 
     def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
         """An Anthropic error."""
@@ -121,19 +121,3 @@ def _joined(prompts: list[Prompt]) -> Prompt:
         images=tuple(image for prompt in prompts for image in prompt.images),
         media=tuple(media for prompt in prompts for media in prompt.media),
     )
-
-
-class _BatchAnswers:
-    """Reads the id of a batch that was taken; nothing in it tells what the batch will cost."""
-
-    def read_whole(self, body: JSON, tally: Tally) -> None:
-        """Take a batch, or the error in its place."""
-        if body.get("error"):
-            tally.fail(body["error"])
-        tally.name(response_id=body.get("id"))
-        # As if unread: otherwise no output would be counted as none generated.
-        tally.is_legible = tally.finished = False
-
-    def read_event(self, _event: SSEEvent, tally: Tally) -> None:
-        """Nothing of this kind is streamed."""
-        tally.is_legible = False

@@ -17,7 +17,7 @@ from extproc.formats.aws import bedrock_dialect
 from extproc.formats.aws.bedrock_invoke_answers import InvokeAnswers
 from extproc.formats.aws.bedrock_models import Operation, claim, names
 from extproc.formats.aws.bedrock_vendors import shape_of, shapes_of
-from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, Reply, RequestLine
+from extproc.formats.base import JSON, NO_OUTPUT, AnswerReader, Call, ParsedRequest, Reply, RequestLine
 from extproc.formats.unasked import Unasked
 from extproc.model import AIRequest
 
@@ -27,7 +27,6 @@ _OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         "invoke-with-response-stream": Operation("chat", stream=True),
     }
 )
-_NO_OUTPUT = frozenset({"embeddings", "rerank"})
 
 
 class BedrockInvoke(Unasked):
@@ -60,7 +59,7 @@ class BedrockInvoke(Unasked):
 
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
-        is_generating = request.operation not in _NO_OUTPUT
+        is_generating = request.operation not in NO_OUTPUT
         return reader(InvokeAnswers(headers, is_generating=is_generating), headers)
 
     def render_denial(self, denial: Denial, _provider: str = "") -> Reply:

@@ -9,19 +9,17 @@ a part of `tokens` alone, and says nothing of a billed count.
 from __future__ import annotations
 
 from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
+from extproc.formats.base import NO_OUTPUT
 from extproc.formats.sse import SSEEvent
 from extproc.formats.strict_json import compact_json
 from extproc.model import Usage
-
-# Nothing is generated there, and no output is reported.
-_NO_OUTPUT = frozenset({"embeddings", "rerank"})
 
 
 class CohereAnswers:
     """Reads whole answers and the events of streams; one instance an answer."""
 
     def __init__(self, operation: str) -> None:
-        self._has_output = operation not in _NO_OUTPUT
+        self._has_output = operation not in NO_OUTPUT
         self._saw_call_chunks = False
 
     def read_whole(self, body: JSON, tally: Tally) -> None:

@@ -145,6 +145,6 @@ class ArrayAnswer:
         for element in parser.feed(data):
             self._tally.is_legible = True
             self._dialect.read_event(SSEEvent(element), self._tally)
-        self._tally.is_incomplete = parser.is_incomplete
+        self._tally.is_incomplete |= parser.is_incomplete
         if parser.is_closed:
             self._tally.finished = self._tally.is_legible = True

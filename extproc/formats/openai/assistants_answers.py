@@ -33,7 +33,11 @@ class OpenAIAssistantsAnswers:
         if body.get("error"):
             tally.fail(body["error"])
         self._read_run(body, tally)
-        if word(body.get("object")) == "thread.run" and word(body.get("status")) not in _ENDED:
+        if word(body.get("object")) != "thread.run":
+            return
+        # A run never holds its own text: without usage there is nothing to count either.
+        is_untold = tally.usage is None and not tally.error
+        if word(body.get("status")) not in _ENDED or is_untold:
             tally.finished = tally.is_legible = False
 
     def read_event(self, event: SSEEvent, tally: Tally) -> None:
@@ -53,6 +57,9 @@ class OpenAIAssistantsAnswers:
             _say_message(data, tally)
         elif kind == "thread.run.step.delta":
             _say_calls(data, tally)
+        if not (tally.finished or tally.error):
+            # It runs on when the stream is cut, on a thread that nobody counted.
+            tally.is_legible = False
 
     def _read_run(self, run: JSON, tally: Tally) -> None:
         tally.name(model=run.get("model"), response_id=run.get("id"))
