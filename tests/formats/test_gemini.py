@@ -75,7 +75,6 @@ def test_the_path_names_method_and_model(
         ("DELETE", "/v1beta/files/x", BodyKind.NONE),
         ("POST", "/upload/v1beta/files?uploadType=resumable", BodyKind.OPAQUE),
         ("POST", "/upload/v1beta/files?upload_id=x&upload_protocol=resumable", BodyKind.OPAQUE),
-        ("POST", "/v1beta/cachedContents", BodyKind.JSON),
         ("PATCH", "/v1beta/cachedContents/x?updateMask=ttl", BodyKind.JSON),
         ("GET", "/v1beta/batches/x", BodyKind.NONE),
         ("POST", "/v1beta/batches/x:cancel", BodyKind.OPAQUE),
@@ -328,7 +327,34 @@ def test_what_is_counted_or_cached_is_shown_to_access_rules() -> None:
 
     assert counted.models == ("gemini-2.5-flash", "gemini-2.5-pro")
     assert (cached.models, cached.tools) == (("gemini-2.5-pro",), ("urlContext",))
-    assert counted.operation == cached.operation == "control"
+    assert counted.operation == "control"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1beta/cachedContents", "/v1/projects/p/locations/l/cachedContents", "/v1beta/cachedContents/"]
+)
+def test_what_is_cached_is_input_and_no_output(path: str) -> None:
+    body = {"model": "models/gemini-2.5-pro", "systemInstruction": {"parts": [{"text": "a book"}]}}
+    found = parse(body, path)
+
+    assert (found.request.operation, found.request.max_output_tokens) == ("generate_content", 0)
+    assert [message.text for message in found.prompt.messages] == ["a book"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"routingConfig": {"autoMode": {"modelRoutingPreference": "PRIORITIZE_QUALITY"}}},
+        {"routing_config": {"auto_mode": {}}},
+        {"modelConfig": {"featureSelectionPreference": "PRIORITIZE_QUALITY"}},
+        {"model_config": {}},
+    ],
+)
+def test_a_router_of_models_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        parse(HELLO | {"generationConfig": config})
+
+    assert "lets the provider choose another model" in caught.value.message
 
 
 @pytest.mark.parametrize(

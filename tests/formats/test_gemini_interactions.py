@@ -355,3 +355,11 @@ def test_no_answer_raises(body: Any) -> None:
 
     seen(b"data: " + text + b"\n\n")
     seen(text, headers=JSON_ANSWER)
+
+
+@pytest.mark.parametrize("status", ["in_progress", "queued"])
+def test_an_interaction_that_runs_on_says_nothing_of_its_cost(status: str) -> None:
+    seen_of_it = whole({"id": "int_1", "status": status, "usage": {"total_input_tokens": 0}})
+
+    assert (seen_of_it.usage, seen_of_it.finished, seen_of_it.is_legible) == (None, False, False)
+    assert seen_of_it.response_id == "int_1"

@@ -67,7 +67,7 @@ def test_the_path_names_method_and_model(
     ("method", "path", "body"),
     [
         ("GET", f"{PROJECT}/cachedContents", BodyKind.NONE),
-        ("POST", f"{PROJECT}/cachedContents", BodyKind.JSON),
+        ("PATCH", f"{PROJECT}/cachedContents/5?updateMask=ttl", BodyKind.JSON),
         ("DELETE", f"{PROJECT}/batchPredictionJobs/5", BodyKind.NONE),
         ("POST", f"{PROJECT}/batchPredictionJobs/5:cancel", BodyKind.OPAQUE),
         ("GET", f"{PROJECT}/operations/5", BodyKind.NONE),

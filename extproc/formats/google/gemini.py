@@ -37,7 +37,7 @@ _CONTROL: Mapping[str, Mapping[str, BodyKind]] = MappingProxyType(
         "files": _STORED,
         "batches": _STORED,
         "fileSearchStores": _STORED,
-        "cachedContents": {**_STORED, "POST": BodyKind.JSON, "PATCH": BodyKind.JSON},
+        "cachedContents": {**_STORED, "PATCH": BodyKind.JSON},  # to keep one for longer
     }
 )
 # Where a file's bytes go; what they mean is said by the call that refers to them.
@@ -113,6 +113,8 @@ class Gemini(GoogleFormat):
         # OpenAI's and Anthropic's APIs have collections of the same names below /v1.
         if version == "v1" and not line.provider and not _has_google_key(line):
             return None
+        if line.method == "POST" and line.segments[1:] == (google_line.CACHE,):
+            return Call(api=self.name, operation="generate_content")
         body = google_line.control_body(_CONTROL, line, collection)
         return None if body is None else Call(api=self.name, operation=CONTROL, body=body)
 

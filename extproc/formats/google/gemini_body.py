@@ -26,16 +26,18 @@ _REQUEST = names(
 )
 _CONFIG = names(
     *("maxOutputTokens", "candidateCount", "temperature", "responseSchema", "responseJsonSchema"),
-    *("_responseJsonSchema", "responseFormat", "routingConfig", "sampleCount"),
+    *("_responseJsonSchema", "responseFormat", "routingConfig", "modelConfig", "sampleCount"),
 )
 _SCHEMAS = ("responseSchema", "responseJsonSchema", "_responseJsonSchema", "responseFormat")
-_ROUTING = names("manualMode")
+_ROUTING = names("manualMode", "autoMode")
 _TOOL = names(
     *("functionDeclarations", "mcpServers", "retrieval", "googleSearch", "googleSearchRetrieval"),
     *("enterpriseWebSearch", "parallelAiSearch", "exaAiSearch", "codeExecution", "urlContext"),
     *("computerUse", "fileSearch", "googleMaps"),
 )
 _LISTS_OF_TOOLS = ("functionDeclarations", "mcpServers")
+# A router takes another model than the path's, and which one no rule sees.
+_ROUTES = "must not be given: it lets the provider choose another model than the rules were asked about"
 _NAMED = names("name", "modelName")
 _RANKING = names("vertexRagStore", "ragRetrievalConfig", "ranking", "llmRanker", "rankService", "modelName")
 _BATCH = names("model", "inputConfig")
@@ -81,7 +83,7 @@ def parse(body: JSON, call: Call) -> ParsedRequest:
         modalities=tuple(sorted(sums.content.modalities)),
         temperature=sums.temperature,
         has_state=sums.has_state,
-        max_output_tokens=sums.max_output_tokens,
+        max_output_tokens=0 if _is_to_be_cached(call) else sums.max_output_tokens,
     )
     return ParsedRequest(request=request, prompt=sums.content.prompt(tuple(sums.definitions)))
 
@@ -93,7 +95,15 @@ def model_name(resource: str) -> str:
     return f"{kind}/{name}" if kind in _COLLECTIONS else name
 
 
+def _is_to_be_cached(call: Call) -> bool:
+    """Whether what is read is only kept: all that generates names its model in the path."""
+    return call.operation == "generate_content" and not call.model
+
+
 def _read_shape(found: JSON, call: Call, sums: _Sums) -> None:
+    if _is_to_be_cached(call):
+        sums.context(found, "")
+        return
     if call.operation == CONTROL:
         # Whatever it holds; a call that spends nothing has many shapes.
         sums.context(found, "")
@@ -206,8 +216,12 @@ class _Sums:
             if key in found:
                 self.content.text(compact_json(found[key]))
                 self.content.end_message(_SCHEMA_ROLE)
+        if "modelConfig" in found:
+            raise wrong(f"{at}/modelConfig", _ROUTES)
         at = f"{at}/routingConfig"
         routing = _ROUTING.read(fields.mapping(found, "routingConfig", at), at)
+        if "autoMode" in routing:
+            raise wrong(f"{at}/autoMode", _ROUTES)
         manual = _NAMED.read(fields.mapping(routing, "manualMode", at), f"{at}/manualMode")
         self.add_model(manual, f"{at}/manualMode", "modelName")
 

@@ -34,6 +34,10 @@ class InteractionAnswers:
         for key in ("steps", "outputs"):
             for position, step in enumerate(as_objects(body.get(key))):
                 _say(tally, position, step)
+        if word(body.get("status")) in _OPEN:
+            # It runs on behind the answer: what it costs, only a later GET says.
+            tally.usage = None
+            tally.finished = tally.is_legible = False
 
     def read_event(self, event: SSEEvent, tally: Tally) -> None:
         """Take one event; its kind stands in its data."""

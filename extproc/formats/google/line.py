@@ -40,6 +40,8 @@ METHODS: Mapping[str, str] = MappingProxyType(
     }
 )
 STREAMED = "streamGenerateContent"
+# A POST to it is billed as input: what it holds is read once, to be kept.
+CACHE = "cachedContents"
 _DOWNLOAD, _CANCEL = ":download", ":cancel"
 _CANCELLED = frozenset({"batches", "batchPredictionJobs"})
 _IMAGE_MODELS = ("imagen", "imagegeneration", "imagetext", "veo", "virtual-try-on")

@@ -22,7 +22,7 @@ _CONTROL: Mapping[str, Mapping[str, BodyKind]] = MappingProxyType(
         "models": {"GET": BodyKind.NONE},
         "publishers": {"GET": BodyKind.NONE},
         "batchPredictionJobs": _STORED,
-        "cachedContents": {**_STORED, "POST": BodyKind.JSON, "PATCH": BodyKind.JSON},
+        "cachedContents": {**_STORED, "PATCH": BodyKind.JSON},  # to keep one for longer
     }
 )
 _JOBS = "batchPredictionJobs"
@@ -63,6 +63,8 @@ class Vertex(GoogleFormat):
     def _claim_method(self, rest: tuple[str, ...]) -> Call | None:
         if rest == (_JOBS,):
             return Call(api=self.name, operation="batch")
+        if rest == (google_line.CACHE,):
+            return Call(api=self.name, operation="generate_content")
         is_model = rest[:-1] == ("publishers", "google", "models") or rest[:-1] == ("endpoints",)
         name, method = google_line.split_method(rest[-1])
         if not is_model or not name:
