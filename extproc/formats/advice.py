@@ -30,9 +30,14 @@ def denial_headers(denial: Denial) -> dict[str, str]:
         wait_ms = max(1, denial.retry_after_ms)
         headers["retry-after"] = str(math.ceil(wait_ms / _MS))
         headers["retry-after-ms"] = str(wait_ms)
-    if denial.retry_after_ms is None or denial.retry_after_ms > MAX_RETRY_MS:
+    if not waiting_helps(denial):
         headers["x-should-retry"] = "false"
     return headers
+
+
+def waiting_helps(denial: Denial) -> bool:
+    """Whether a client may try again by itself: soon enough for its SDK to wait."""
+    return denial.retry_after_ms is not None and denial.retry_after_ms <= MAX_RETRY_MS
 
 
 def told(denial: Denial) -> str:

@@ -74,7 +74,9 @@ DENIALS = [
     (denial(404, Reason.UNCLASSIFIED), "ResourceNotFoundException", "validation"),
     (denial(413, Reason.BODY_TOO_LARGE), "ValidationException", "validation"),
     (denial(415, Reason.ENCODING_UNSUPPORTED), "ValidationException", "validation"),
-    (denial(429, Reason.RATE_LIMITED), "ThrottlingException", "overloaded"),
+    (denial(429, Reason.RATE_LIMITED, retry_after_ms=60_000), "ThrottlingException", "overloaded"),
+    (denial(429, Reason.RATE_LIMITED, retry_after_ms=60_001), "ServiceQuotaExceededException", "overloaded"),
+    (denial(429, Reason.REQUEST_EXCEEDS_LIMIT), "ServiceQuotaExceededException", "overloaded"),
     (denial(500, Reason.POLICY_ERROR), "InternalServerException", "generation"),
     (denial(503, Reason.STORE_UNAVAILABLE), "ServiceUnavailableException", "generation"),
     (denial(504, Reason.DEADLINE_EXCEEDED), "InternalServerException", "generation"),
@@ -115,7 +117,15 @@ def test_botocore_raises_on_every_operation(operation: str) -> None:
     assert caught.value.response["Error"]["Code"] == "ThrottlingException"
 
 
-@pytest.mark.parametrize(("told", "requests"), [(RATE, 2), (denial(403, Reason.ACCESS_DENIED), 1)])
+@pytest.mark.parametrize(
+    ("told", "requests"),
+    [
+        (RATE, 2),
+        (denial(429, Reason.RATE_LIMITED, retry_after_ms=3_600_000), 1),
+        (denial(429, Reason.REQUEST_EXCEEDS_LIMIT), 1),
+        (denial(403, Reason.ACCESS_DENIED), 1),
+    ],
+)
 def test_botocore_retries_what_throttles_and_nothing_else(told: Denial, requests: int) -> None:
     with (
         serving(BEDROCK.render_denial(told)) as (address, asked),

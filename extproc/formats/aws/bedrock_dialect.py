@@ -10,32 +10,37 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from extproc.decision import Denial
-from extproc.formats.advice import ascii_only, denial_headers, told
+from extproc.formats.advice import ascii_only, denial_headers, told, waiting_helps
 from extproc.formats.base import Reply
 
 _SERVER_ERRORS = 500
+_TOO_MANY_REQUESTS = 429
 # Clients raise the exception of this name, and retry by it.
 _EXCEPTIONS: Mapping[int, str] = MappingProxyType(
     {
         401: "AccessDeniedException",
         403: "AccessDeniedException",
         404: "ResourceNotFoundException",
-        429: "ThrottlingException",
         503: "ServiceUnavailableException",
     }
 )
 
 
-def exception_name(status: int) -> str:
-    """The exception that a status stands for."""
-    is_theirs = status >= _SERVER_ERRORS
-    return _EXCEPTIONS.get(status, "InternalServerException" if is_theirs else "ValidationException")
+def exception_name(denial: Denial) -> str:
+    """The exception that a denial stands for.
+
+    Clients try again whatever is throttled, within seconds; of a quota they tell their caller at once.
+    """
+    if denial.status == _TOO_MANY_REQUESTS:
+        return "ThrottlingException" if waiting_helps(denial) else "ServiceQuotaExceededException"
+    is_theirs = denial.status >= _SERVER_ERRORS
+    return _EXCEPTIONS.get(denial.status, "InternalServerException" if is_theirs else "ValidationException")
 
 
 def error_headers(denial: Denial) -> dict[str, str]:
     """The headers in which AWS's SDKs look for an error's name and the request's id."""
     return denial_headers(denial) | {
-        "x-amzn-errortype": exception_name(denial.status),
+        "x-amzn-errortype": exception_name(denial),
         "x-amzn-requestid": ascii_only(denial.decision_id),
     }
 
