@@ -19,6 +19,7 @@ from extproc import wire
 from extproc.decision import Settlement
 from extproc.errors import StoreUnavailable
 from extproc.formats.base import CONTROL
+from extproc.intake import HeldAnswers, Intake
 from extproc.measure.calibration import Calibration
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.tokens import Tokenizer
@@ -44,7 +45,7 @@ from extproc.session.events import (
 )
 from extproc.session.session import Session
 from extproc.session.transitions import State
-from extproc.settings import INLINE_ANSWER_BYTES, INLINE_BODY_BYTES
+from extproc.settings import INLINE_BODY_BYTES
 from extproc.store.base import Store
 from extproc.telemetry import Metrics, Parent, Tracing, logs
 from extproc.understand import understand
@@ -78,6 +79,7 @@ class Edge:
     clock_ns: Callable[[], int]
     deadline_s: float
     calibration: Calibration = field(default_factory=Calibration)
+    held: HeldAnswers = field(default_factory=HeldAnswers)
     # Work that outlives its stream: settlements of clients that left.
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -106,9 +108,7 @@ class Exchange:
         self._todo: deque[Action] = deque()
         # An answer that takes time.
         self._answer: asyncio.Future[Event] | None = None
-        # A part of the answer that the pool reads; the session takes no other event meanwhile.
-        self._reading: asyncio.Future[list[Action]] | None = None
-        self._turn = asyncio.Lock()
+        self._intake = Intake(session, edge.pool, edge.held, edge.metrics)
         # When we stop waiting for whatever Envoy's last message needs (the loop's clock).
         self._due_s = 0.0
 
@@ -169,7 +169,7 @@ class Exchange:
         # A late answer comes while the stream may be in the middle of a write: it keeps out of its list.
         todo = deque[Action]() if stream is None else self._todo
         while events:
-            todo.extend(await self._receive(events.popleft()))
+            todo.extend(await self._intake.receive(events.popleft()))
             while todo:
                 action = todo[0]
                 if isinstance(action, Continue | RespondImmediately):
@@ -182,21 +182,6 @@ class Exchange:
                 answer = await self._do(action)
                 if answer is not None:
                     events.append(answer)
-
-    async def _receive(self, event: Event) -> list[Action]:
-        """What the session wants done; the large parts of an answer are read in the pool, in their order."""
-        is_large = self._session.work_bytes(event) > INLINE_ANSWER_BYTES
-        if not is_large and not self._turn.locked():
-            return self._session.receive(event)
-        await self._turn.acquire()
-        loop = asyncio.get_running_loop()
-        reading = loop.run_in_executor(self._edge.pool, self._session.receive, event)
-        # The turn ends with the work, not with us: our task may be cancelled before.
-        reading.add_done_callback(lambda _: self._turn.release())
-        self._reading = reading
-        actions = await asyncio.shield(reading)
-        self._reading = None
-        return actions
 
     async def _do(self, action: Action) -> Event | None:
         """Do one outward action; None where its answer comes later, or never."""
@@ -307,13 +292,16 @@ class Exchange:
         """Finish what the stream left open, outside its task: that one may be cancelled."""
         unanswered = _outward(self._todo)
         self._todo.clear()
-        if unanswered or self._answer is not None or self._reading is not None or not self._session.is_over:
+        if unanswered or self._answer is not None or self._intake.is_reading or not self._session.is_over:
             self._edge.spawn(self._finish(unanswered))
 
     async def _finish(self, unanswered: Sequence[Action]) -> None:
-        if self._reading is not None:
-            wanted = await self._reading
-            unanswered = [*unanswered, *_outward(wanted)]
+        try:
+            await self._settle_up([*unanswered, *_outward(await self._intake.left_over())])
+        finally:
+            self._intake.close()
+
+    async def _settle_up(self, unanswered: Sequence[Action]) -> None:
         for action in unanswered:
             event = await self._do(action)
             if event is not None:

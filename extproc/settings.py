@@ -18,6 +18,8 @@ from extproc.errors import SettingsInvalid
 INLINE_BODY_BYTES = 4 * 1024
 # Below this a part of an answer is parsed on the event loop: about half a millisecond of JSON.
 INLINE_ANSWER_BYTES = 64 * 1024
+# What the answers of all streams may hold together: four of the largest, or the images of some fifty.
+HELD_ANSWERS_BYTES = 256 * 1024 * 1024
 
 PORTS = 2**16
 _PORT_DIGITS = 5

@@ -601,6 +601,115 @@ async def test_a_task_cancelled_while_a_large_answer_is_read_settles_what_it_sai
     assert run.session.is_over
 
 
+async def test_a_reading_that_fails_aborts_the_stream_and_settles(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make(HEADERS, BODY, ANSWER_HEADERS, LARGE_ANSWER)
+    plain = run.session.receive
+
+    def failing(event: Any) -> Any:
+        if isinstance(event, ResponseBody):
+            raise BROKEN
+        return plain(event)
+
+    monkeypatch.setattr(run.session, "receive", failing)
+
+    with pytest.raises(RuntimeError):
+        await run.begin().task
+    await run.quiet()
+
+    assert run.session.is_over
+    assert len(run.store.settled) == 1
+
+
+async def test_a_reading_that_fails_after_its_client_left_is_on_record_and_settles(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make(HEADERS, BODY, ANSWER_HEADERS, LARGE_ANSWER)
+    plain = run.session.receive
+    may_read, has_begun = ThreadEvent(), ThreadEvent()
+
+    def failing(event: Any) -> Any:
+        if isinstance(event, ResponseBody):
+            has_begun.set()
+            may_read.wait(timeout=30)
+            raise BROKEN
+        return plain(event)
+
+    monkeypatch.setattr(run.session, "receive", failing)
+    run.begin()
+    await asyncio.to_thread(has_begun.wait, 30)
+    await run.cancel()
+    may_read.set()
+    await run.quiet()
+
+    assert "reading an answer failed" in {record.message for record in caplog.records}
+    assert run.session.is_over
+    assert len(run.store.settled) == 1
+
+
+async def test_a_pool_that_is_shut_down_aborts_the_stream_and_settles(make: Make) -> None:
+    run = make(HEADERS, BODY, ANSWER_HEADERS)
+    run.begin()
+    await run.written(3)
+    run.edge.pool.shutdown()
+    run.stream.send(LARGE_ANSWER)
+
+    with pytest.raises(RuntimeError):
+        await run.task
+    await run.quiet()
+
+    assert run.session.is_over
+    assert len(run.store.settled) == 1
+
+
+# --- what answers hold
+
+
+async def test_a_large_answer_that_is_too_much_for_all_passes_and_is_charged_as_reserved(make: Make) -> None:
+    part = b" " * (INLINE_ANSWER_BYTES // 2)
+    chunks = [chunk_of(part, end=False)] * 3
+    run = make(HEADERS, BODY, ANSWER_HEADERS, *chunks, chunk_of(ANSWER.response_body.body, end=True), END)
+    run.edge.held.max_bytes = 2 * len(part)
+
+    await run.begin().task
+
+    assert run.stream.written[-4:] == ["response_body"] * 4
+    (reserved,) = run.session.decision.outcomes if run.session.decision else ()
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[reserved.reserved]]
+    assert (
+        'ai_policy_failures_total{error_type="answer_not_held"} 1.0' in run.edge.metrics.exposition().decode()
+    )
+    assert run.edge.held.size_bytes == 0
+
+
+async def test_a_small_answer_is_held_whatever_the_others_hold(make: Make) -> None:
+    run = make(HEADERS, BODY, ANSWER_HEADERS, ANSWER, END)
+    run.edge.held.size_bytes = 10 * run.edge.held.max_bytes
+
+    await run.begin().task
+
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[11]]
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_what_an_answer_held_is_given_back_at_its_end(make: Make, is_cut: bool) -> None:  # noqa: FBT001  pytest's
+    whole = ANSWER.response_body.body
+    begin, rest = chunk_of(whole[:50], end=False), chunk_of(whole[50:], end=True)
+    run = make(HEADERS, BODY, ANSWER_HEADERS, begin)
+    run.begin()
+    await run.written(4)
+    async with asyncio.timeout(30):
+        while run.edge.held.size_bytes != 50:  # noqa: ASYNC110  an account sends no event
+            await asyncio.sleep(0.001)
+
+    run.stream.send(*([] if is_cut else [rest]), END)
+    await run.task
+    await run.quiet()
+
+    assert run.edge.held.size_bytes == 0
+
+
 @pytest.mark.parametrize("client_leaves", [True, False])
 async def test_a_queued_body_that_nobody_waits_for_is_never_understood(
     make: Make,

@@ -15,6 +15,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("understand",),
     ("session",),
     ("settings", "wire", "store", "telemetry", "reload", "state", "envoy_config"),
+    ("intake",),
     ("exchange",),
     ("server", "admin"),
     ("serve",),

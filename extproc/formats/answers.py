@@ -110,7 +110,8 @@ class JSONAnswer:
 
     def __init__(self, dialect: Dialect, *, max_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._dialect = dialect
-        self._room_bytes = max_bytes
+        self._max_bytes = max_bytes
+        self._held_bytes = 0
         self._chunks: list[bytes] = []
         self._is_over = False
         self._tally = Tally()
@@ -119,10 +120,11 @@ class JSONAnswer:
         """Take the next bytes; ignored after `finish`."""
         if self._is_over:
             return
-        self._room_bytes -= len(data)
-        if self._room_bytes < 0:
-            self._chunks.clear()
+        if self._held_bytes + len(data) > self._max_bytes:
+            self._is_over = True
+            self._let_go()
         else:
+            self._held_bytes += len(data)
             self._chunks.append(data)
 
     def finish(self) -> None:
@@ -131,7 +133,7 @@ class JSONAnswer:
             return
         self._is_over = True
         data = b"".join(self._chunks)
-        self._chunks.clear()
+        self._let_go()
         try:
             body = json.loads(data)
         except (ValueError, RecursionError):
@@ -146,7 +148,11 @@ class JSONAnswer:
 
     def pending_bytes(self, *, is_last: bool) -> int:
         """Everything, and only at the end."""
-        return sum(map(len, self._chunks)) if is_last else 0
+        return self._held_bytes if is_last else 0
+
+    def _let_go(self) -> None:
+        self._chunks.clear()
+        self._held_bytes = 0
 
 
 class EventParser(Protocol):

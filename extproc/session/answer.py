@@ -12,6 +12,7 @@ from types import MappingProxyType
 from extproc.decision import Cost, Decision, Settlement
 from extproc.formats.base import CONTROL, NO_OUTPUT, AnswerReader, WireFormat
 from extproc.formats.body import AnswerDecoder, answer_decoder
+from extproc.formats.plain_answers import UnreadAnswer
 from extproc.formats.sse import EventFilter
 from extproc.measure.prices import Prices
 from extproc.model import AIRequest, Basis, Observation, Usage
@@ -99,6 +100,15 @@ class Answer:
             return 0
         decoded = size * (_INFLATION if "content-encoding" in self._headers.headers else 1)
         return decoded + self._reader.pending_bytes(is_last=is_last)
+
+    @property
+    def held_bytes(self) -> int:
+        """What was taken in and waits to be read."""
+        return 0 if self._reader is None else self._reader.pending_bytes(is_last=True)
+
+    def let_go(self) -> None:
+        """Read no more of it, and forget what waits: it is charged as reserved."""
+        self._reader = UnreadAnswer()
 
     def finish(self, native: ResponseTrailers | None = None) -> None:
         """The body ended; `native` is what Envoy read of it."""

@@ -95,6 +95,15 @@ class Session:
                 return self._answer.work_bytes(0, is_last=True)
         return 0
 
+    @property
+    def held_bytes(self) -> int:
+        """How much of the answer was taken in and waits to be read."""
+        return 0 if self.is_over else self._answer.held_bytes
+
+    def let_go(self) -> None:
+        """Forget the answer that waits to be read: it passes on, and is charged as reserved."""
+        self._answer.let_go()
+
     def receive(self, event: Event) -> list[Action]:
         """Advance by one event; after calling it you must do every action, in order.
 
