@@ -11,16 +11,20 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from extproc.errors import RequestRefused
-from extproc.formats import FORMATS
+from extproc.formats import FORMATS, fields
 from extproc.formats.base import CONTROL, NO_OUTPUT, BodyKind, Call, ParsedRequest
 from extproc.formats.body import decode_body, json_content_type
 from extproc.formats.multipart import parse_form
 from extproc.formats.strict_json import compact_json, malformed, parse_json
 from extproc.measure.calibration import Calibration
+from extproc.measure.ceilings import OPERATION_CEILINGS, call_ceiling
 from extproc.measure.tokens import Tokenizer
 from extproc.model import AIRequest, RequestHead, TokenEstimate
 
 _PLAIN_TEXT = frozenset({"text"})
+# What AWS's signatures begin with; they cover the body, and a content type that is there.
+_SIGNED = "AWS4-"
+_AWS = "aws."
 # What is no conversation reaches the model without a frame.
 _UNFRAMED = NO_OUTPUT | {"image_generation", "text_completion"}
 
@@ -88,17 +92,34 @@ def _read_form(body: _Body) -> Understanding:
 
 
 def _read_json(body: _Body) -> Understanding:
-    content_type = json_content_type(body.head.headers)
+    content_type = "" if _has_signed_type(body) else json_content_type(body.head.headers)
     json_body = parse_json(body.data)
     wire_format = FORMATS[body.call.api]
     found = _measured(wire_format.parse_request(json_body, body.call), body)
     asks = body.asks_for_usage and body.call.operation != CONTROL
     with_usage = wire_format.ask_for_usage(json_body, body.call) if asks else None
+    if with_usage is not None and _is_signed(body):
+        what = "must be true: this request is signed, so that nothing can be added to it"
+        raise fields.wrong("/stream_options/include_usage", what)
     return replace(
         found,
         body_with_usage=None if with_usage is None else compact_json(with_usage).encode(),
         content_type=content_type,
     )
+
+
+def _is_signed(body: _Body) -> bool:
+    return body.head.headers.get("authorization", "").startswith(_SIGNED)
+
+
+def _has_signed_type(body: _Body) -> bool:
+    """Whether AWS would see that we changed the content type; elsewhere a signature means nothing."""
+    is_aws = body.call.provider.startswith(_AWS) or FORMATS[body.call.api].provider.startswith(_AWS)
+    if not is_aws or not _is_signed(body):
+        return False
+    # One that holds no JSON is refused all the same.
+    json_content_type(body.head.headers)
+    return "content-type" in body.head.headers
 
 
 def _measured(parsed: ParsedRequest, body: _Body) -> Understanding:
@@ -109,7 +130,7 @@ def _measured(parsed: ParsedRequest, body: _Body) -> Understanding:
         parsed.prompt,
         provider=request.provider,
         model=request.model,
-        declared_max_output=0 if request.operation in NO_OUTPUT else request.max_output_tokens,
+        declared_max_output=_most_output(request),
         is_framed=request.operation not in _UNFRAMED,
         counts=body.counts,
     )
@@ -119,6 +140,15 @@ def _measured(parsed: ParsedRequest, body: _Body) -> Understanding:
     if body.calibration is not None:
         tokens = body.calibration.corrected(tokens, request)
     return Understanding(request=request, tokens=tokens)
+
+
+def _most_output(request: AIRequest) -> int | None:
+    """The ceiling of one choice where the request or its kind says so; None: the model's."""
+    if request.operation in NO_OUTPUT:
+        return 0
+    if request.max_output_tokens is None and request.operation in OPERATION_CEILINGS:
+        return call_ceiling(request.provider, request.model, request.operation)
+    return request.max_output_tokens
 
 
 def without_body(call: Call) -> AIRequest:

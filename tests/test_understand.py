@@ -113,3 +113,60 @@ def test_counting_tokens_names_its_model_and_costs_nothing() -> None:
     assert found.request is not None
     assert (found.request.operation, found.request.model) == ("control", "claude-sonnet-4-5")
     assert found.tokens == TokenEstimate()
+
+
+SIGNED = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261121/us-east-1/bedrock/aws4_request, SignedHeaders=host"
+CONVERSE = json.dumps({"messages": [{"role": "user", "content": [{"text": "hi"}]}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/model/anthropic.claude-v2/converse", CONVERSE),
+        ("/endpoints/mine/invocations", b'{"inputs":"hi"}'),
+    ],
+)
+def test_a_signed_request_goes_to_aws_as_it_was_signed(path: str, body: bytes) -> None:
+    typed = head(path=path, authorization=SIGNED, content_type="application/octet-stream")
+    untyped = head(path=path, authorization=SIGNED)
+    by_key = head(path=path, authorization="Bearer x", content_type="application/octet-stream")
+
+    assert (understood(body, typed).content_type, understood(body, typed).body_with_usage) == ("", None)
+    # A type that is not there was not signed either.
+    assert understood(body, untyped).content_type == "application/json"
+    assert understood(body, by_key).content_type == "application/json"
+
+
+def test_a_signed_request_of_a_type_that_holds_no_json_is_refused_all_the_same() -> None:
+    signed = head(
+        path="/model/anthropic.claude-v2/converse", authorization=SIGNED, content_type="application/xml"
+    )
+    refused = understood(CONVERSE, signed).refused
+
+    assert refused is not None
+    assert refused.status == 415
+
+
+def test_what_looks_signed_is_typed_all_the_same_where_no_one_checks() -> None:
+    found = understood(dumped(), head(authorization=SIGNED, content_type="application/x-www-form-urlencoded"))
+
+    assert found.content_type == "application/json"
+
+
+def test_a_signed_stream_that_cannot_be_asked_for_usage_is_refused() -> None:
+    """A signature is no way around being counted."""
+    refused = understood(dumped(stream=True), head(authorization=SIGNED)).refused
+    asking = understood(
+        dumped(stream=True, stream_options={"include_usage": True}), head(authorization=SIGNED)
+    )
+
+    assert refused is not None
+    assert (refused.status, refused.code) == (400, Reason.BODY_MALFORMED)
+    assert refused.message.startswith("/stream_options/include_usage must be true: this request is signed")
+    assert (asking.refused, asking.body_with_usage) == (None, None)
+
+
+def test_an_image_of_an_unknown_model_sets_no_conversation_aside() -> None:
+    found = understood(b'{"model":"my-deployment","prompt":"a cat"}', head(path="/v1/images/generations"))
+
+    assert found.tokens.max_output == 16_384

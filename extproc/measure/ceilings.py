@@ -6,13 +6,21 @@ that a limit should have stopped. So where in doubt, the higher figure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from extproc.measure.families import REMEMBERED_MODELS, normalised
 
 # Newer models of both vendors stay at or below this.
 _VENDOR_DEFAULTS = {"openai": 128_000, "azure.ai.openai": 128_000, "anthropic": 128_000}
 _DEFAULT = 65_536
+
+# What no call of a kind exceeds, whatever its model is called: deployments have names of their own. An
+# image, what is said in half an hour, one answer of a conversation.
+OPERATION_CEILINGS: Mapping[str, int] = MappingProxyType(
+    {"image_generation": 16_384, "transcription": 16_384, "realtime": 4_096}
+)
 
 # Prefixes of normalised names; the longest that matches decides.
 _CEILINGS = {
@@ -47,6 +55,7 @@ _CEILINGS = {
     "text-moderation": 0,
     "omni-moderation": 0,
     "whisper": 0,
+    "distil-whisper": 0,
     "tts-": 0,
     "dall-e": 0,
     # An image of the highest quality has some 6,200; partial images and newer sizes double it.
@@ -78,7 +87,13 @@ _CEILINGS = {
     "gemini-1": 8_192,
     "gemini-2.0": 8_192,
     "gemini-": 65_536,
+    "gemini-2.5-flash-image": 32_768,
+    "gemini-3-pro-image": 32_768,
     "gemini-embedding": 0,
+    "imagen": 0,
+    "imagegeneration": 0,
+    "veo-": 0,
+    "virtual-try-on": 0,
     "embed-": 0,
     "rerank": 0,
     "voyage": 0,
@@ -107,6 +122,9 @@ _CEILINGS = {
     "nova-premier": 32_768,
     "nova-2": 65_536,
     "nova-canvas": 0,
+    "stability.": 0,
+    "stable-": 0,
+    "flux": 0,
     "nova-reel": 0,
     "titan-image": 0,
     "titan-text-lite": 4_096,
@@ -120,6 +138,8 @@ _CEILINGS = {
     "llama": 131_072,
     "deepseek": 65_536,
     "grok": 131_072,
+    "grok-2-image": 0,
+    "grok-imagine": 0,
     "palmyra": 8_192,
 }
 _LONGEST_FIRST = tuple(sorted(_CEILINGS.items(), key=lambda entry: -len(entry[0])))
@@ -131,3 +151,9 @@ def model_ceiling(provider: str, model: str) -> int:
     name = normalised(model)
     known = (ceiling for prefix, ceiling in _LONGEST_FIRST if name.startswith(prefix))
     return next(known, _VENDOR_DEFAULTS.get(provider, _DEFAULT))
+
+
+def call_ceiling(provider: str, model: str, operation: str) -> int:
+    """The most output tokens of one choice of a call: its model's, or less where its kind has a ceiling."""
+    ceiling = model_ceiling(provider, model)
+    return min(ceiling, OPERATION_CEILINGS.get(operation, ceiling))

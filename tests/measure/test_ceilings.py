@@ -1,6 +1,6 @@
 import pytest
 
-from extproc.measure.ceilings import model_ceiling
+from extproc.measure.ceilings import call_ceiling, model_ceiling
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,25 @@ from extproc.measure.ceilings import model_ceiling
 )
 def test_a_model_has_a_ceiling(provider: str, model: str, ceiling: int) -> None:
     assert model_ceiling(provider, model) == ceiling
+
+
+@pytest.mark.parametrize(
+    ("operation", "model", "ceiling"),
+    [
+        ("image_generation", "my-deployment", 16_384),
+        ("image_generation", "gpt-image-2", 16_384),
+        ("image_generation", "black-forest-labs/FLUX.1-schnell", 0),
+        ("image_generation", "imagen-4.0-generate-001", 0),
+        ("transcription", "my-deployment", 16_384),
+        ("transcription", "gpt-4o-mini-transcribe", 2_048),
+        ("transcription", "whisper-large-v3-turbo", 0),
+        ("realtime", "", 4_096),
+        ("realtime", "gpt-realtime", 4_096),
+        ("realtime", "gpt-4o-transcribe", 2_048),
+        ("chat", "my-deployment", 128_000),
+    ],
+)
+def test_a_kind_of_call_has_a_ceiling_whatever_its_model_is_called(
+    operation: str, model: str, ceiling: int
+) -> None:
+    assert call_ceiling("azure.ai.openai", model, operation) == ceiling
