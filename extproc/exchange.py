@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from extproc import wire
-from extproc.decision import Settlement
+from extproc.decision import Decision, Reason, Settlement
 from extproc.errors import StoreUnavailable
 from extproc.formats.base import CONTROL
 from extproc.intake import HeldAnswers, Intake
@@ -275,8 +275,12 @@ class Exchange:
             # Telemetry is lossy by design: it may never cut an answer.
             log.exception("telemetry failed", extra={"decision_id": decision.id})
             edge.metrics.failures.add(1, error_type="telemetry_failed")
-        if settlement is not None and decision.request is not None:
+        if decision.request is None:
+            return
+        if settlement is not None:
             self._learn(decision.request, decision.tokens, settlement)
+        elif _is_too_large_as_corrected(decision):
+            edge.calibration.doubt(decision.tokens, decision.request)
 
     def _learn(self, request: AIRequest, tokens: TokenEstimate, settlement: Settlement) -> None:
         """Remember what the input of a whole answer came to, and how long one was that ended by itself."""
@@ -319,6 +323,17 @@ class Exchange:
 def _outward(actions: Iterable[Action]) -> list[Action]:
     """The actions that are no answers to Envoy."""
     return [action for action in actions if not isinstance(action, Continue | RespondImmediately)]
+
+
+def _is_too_large_as_corrected(decision: Decision) -> bool:
+    """Whether the request would have fitted its limit but for what was learned of its model."""
+    added = decision.tokens.input - decision.tokens.uncalibrated
+    excess = (
+        outcome.charge.minimum - outcome.charge.burst
+        for outcome in decision.outcomes
+        if outcome.charge.enforced and outcome.wait_us is None
+    )
+    return decision.reason is Reason.REQUEST_EXCEEDS_LIMIT and any(0 < each <= added for each in excess)
 
 
 def _is_cut(request: AIRequest, settlement: Settlement) -> bool:

@@ -20,6 +20,7 @@ from extproc.errors import ProtocolViolation, StoreUnavailable
 from extproc.exchange import Edge, Exchange
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.tokens import Tokenizer
+from extproc.model import AIRequest, TokenEstimate
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.pb.ai_policy.v1.token_usage_pb2 import TokenUsage
 from extproc.policy import policyset
@@ -41,7 +42,7 @@ spec: {access: allow}
 apiVersion: ai-policy/v1
 kind: RateLimit
 metadata: {name: tokens}
-spec: {limit: {UNIT: 1000000, per: 24h, burst: 1000000}, onError: ON_ERROR}
+spec: {limit: {UNIT: BURST, per: 24h, burst: BURST}, onError: ON_ERROR}
 """
 AT_NS = 1_790_000_000_000_000_000
 END = object()
@@ -157,10 +158,11 @@ class Run:
 Make = Callable[..., Run]
 
 
-def policies(tmp_path: Path, on_error: str, unit: str) -> PolicySet:
-    folder = tmp_path / f"{on_error}-{unit}"
+def policies(tmp_path: Path, on_error: str, unit: str, burst: int) -> PolicySet:
+    folder = tmp_path / f"{on_error}-{unit}-{burst}"
     folder.mkdir(exist_ok=True)
-    (folder / "all.yaml").write_text(POLICIES.replace("ON_ERROR", on_error).replace("UNIT", unit))
+    text = POLICIES.replace("ON_ERROR", on_error).replace("UNIT", unit).replace("BURST", str(burst))
+    (folder / "all.yaml").write_text(text)
     return policyset.load(folder)
 
 
@@ -175,6 +177,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
         on_error: str = "allow",
         native: bool = False,
         unit: str = "tokens",
+        burst: int = 1_000_000,
     ) -> Run:
         store = Noted()
         store.is_immediate = immediate
@@ -189,7 +192,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
             deadline_s=deadline_s,
         )
         settings = SessionSettings(native_usage=native)
-        session = Session(policies(tmp_path, on_error, unit), decision_id="d-1", settings=settings)
+        session = Session(policies(tmp_path, on_error, unit, burst), decision_id="d-1", settings=settings)
         run = Run(edge, store, session, List(*messages), Exchange(session, edge, parent_of({}, {})))
         made.append(run)
         return run
@@ -961,6 +964,28 @@ async def test_an_answer_that_does_not_tell_the_input_of_this_text_corrects_noth
     await run.quiet()
 
     assert len(run.edge.calibration) == 0
+
+
+@pytest.mark.parametrize(("burst", "is_forgotten"), [(5_000, True), (5, False), (20_000, False)])
+async def test_a_correction_that_refuses_whoever_comes_is_forgotten(
+    make: Make,
+    burst: int,
+    is_forgotten: bool,  # noqa: FBT001  parametrized
+) -> None:
+    """Refused requests teach nothing, so nobody would ever correct it; others say nothing against it."""
+    run = make(HEADERS, BODY, END, burst=burst)
+    request = AIRequest(
+        api="openai_chat", provider="openai", operation="chat", model="gpt-4o-mini", modalities=("text",)
+    )
+    learned = TokenEstimate(uncalibrated=8, estimator="bytes")
+    for _ in range(3):
+        run.edge.calibration.teach(learned, request, 9_000)
+    for _ in range(9):
+        run.edge.calibration.doubt(learned, request)
+
+    await run.begin().task
+
+    assert (len(run.edge.calibration) == 0) is is_forgotten
 
 
 @pytest.mark.parametrize(

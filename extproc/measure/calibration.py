@@ -32,12 +32,14 @@ _NOISE_TOKENS, _NOISE_SHARE = 3.0, 0.03
 # Vendors' tokenizers are no further apart than this.
 _SLOPES = (0.7, 2.5)
 # A hidden prompt has a few thousand tokens at most; a frame that we count too high, a few hundred.
-_INTERCEPTS = (-1_000.0, 50_000.0)
+_INTERCEPTS = (-1_000.0, 10_000.0)
 # A residual beyond this share of the estimate belongs to something that is not in the prompt.
 _USUAL_SHARE, _LARGEST_SHARE = 0.1, 0.6
 _SMALL_PROMPT = 50
 # So many alike, one after another, are the model's habit.
 _HABIT = 3
+# So many requests that a correction alone made too large for a limit, and nobody learns any more from.
+_DOUBTS = 10
 
 # Provider, model, operation (a completion has no frame, a chat of the same model has), whether there are
 # tools, estimator.
@@ -110,6 +112,7 @@ class Calibration:
 
     def __init__(self) -> None:
         self._lines: OrderedDict[Key, Line] = OrderedDict()
+        self._doubts: dict[Key, int] = {}  # of lines, since they were last taught
         self.changes = 0
 
     def __len__(self) -> int:
@@ -140,10 +143,27 @@ class Calibration:
             return
         key = _key(tokens, request)
         self.changes += 1
+        self._doubts.pop(key, None)
         self._lines[key] = self._lines.get(key, _UNTAUGHT).taught(tokens.uncalibrated, reported)
         self._lines.move_to_end(key)
         if len(self._lines) > MODELS:
-            self._lines.popitem(last=False)
+            forgotten, _ = self._lines.popitem(last=False)
+            self._doubts.pop(forgotten, None)
+
+    def doubt(self, tokens: TokenEstimate, request: AIRequest) -> None:
+        """Note that a request was refused for its correction alone; the tenth in a row forgets the line.
+
+        What is refused teaches nothing: a line that became wrong would stay so.
+        """
+        key = _key(tokens, request)
+        if key not in self._lines:
+            return
+        doubts = self._doubts.pop(key, 0) + 1
+        if doubts < _DOUBTS:
+            self._doubts[key] = doubts
+            return
+        self.changes += 1
+        del self._lines[key]
 
     def dump(self) -> list[list[Any]]:
         """Everything learned as JSON-safe values, the oldest first; on any thread."""

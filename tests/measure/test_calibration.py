@@ -75,6 +75,44 @@ def test_a_hidden_tool_now_and_then_changes_nothing() -> None:
     assert corrected(calibration, 500) == pytest.approx(503, abs=15)
 
 
+def test_one_callers_odd_answers_move_an_estimate_only_so_far_and_honest_ones_take_it_back() -> None:
+    """A hidden prompt of any size, three times in a row, from whoever has a key."""
+    calibration = taught(*[(1_000, 1_003)] * 20, *[(16, 100_000_000)] * 50)
+    assert corrected(calibration, 1_000) <= 2.5 * 1_000 + 10_000
+
+    for tokens in (500, 700, 900):
+        calibration.teach(estimated(tokens), request(), tokens + 3)
+    assert corrected(calibration, 1_000) == pytest.approx(1_003, rel=0.05)
+
+
+def test_odd_answers_among_honest_ones_are_never_believed() -> None:
+    calibration = Calibration()
+    for turn in range(200):
+        tokens = 100 + turn
+        calibration.teach(estimated(tokens), request(), tokens + (90_000 if turn % 3 else 3))
+
+    assert corrected(calibration, 500) == pytest.approx(503, abs=15)
+
+
+def test_a_line_that_only_makes_requests_too_large_is_forgotten() -> None:
+    calibration = taught(*[(16, 9_000)] * 3)
+    for _ in range(9):
+        calibration.doubt(estimated(16), request())
+    assert corrected(calibration, 16) > 8_000
+
+    calibration.teach(estimated(16), request(), 9_000)
+    for _ in range(9):
+        calibration.doubt(estimated(16, estimator="tiktoken:o200k_base+learned"), request())
+    assert corrected(calibration, 16) > 8_000, "an answer that agrees counts more than any refusal"
+
+    before = calibration.changes
+    calibration.doubt(estimated(16), request())
+    calibration.doubt(estimated(16), request("never heard of"))
+
+    assert corrected(calibration, 16) == 16
+    assert calibration.changes == before + 1
+
+
 def test_a_change_of_a_models_tokenizer_is_followed() -> None:
     rng = random.Random(1)
     calibration = Calibration()
@@ -197,7 +235,7 @@ def test_a_damaged_row_is_left_out_or_harmless(place: int, value: Any) -> None:
 
     calibration.load([row])
 
-    assert 1 <= corrected(calibration, 1_000) <= 10_000 + 50_000
+    assert 1 <= corrected(calibration, 1_000) <= 10_000 + 10_000
     calibration.teach(estimated(100), request(), 120)
 
 
@@ -208,7 +246,7 @@ def test_whatever_is_reported_the_line_stays_possible(pairs: list[tuple[int, int
         line = line.taught(tokens, reported)
 
         assert 0.7 <= line.slope <= 2.5
-        assert -1_000 <= line.intercept <= 50_000
+        assert -1_000 <= line.intercept <= 10_000
         assert line.slope_variance > 0
         assert line.intercept_variance > 0
         assert math.isfinite(line.at(2_000_000))
