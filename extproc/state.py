@@ -8,10 +8,12 @@ write wins, and a reader never sees half a file.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ _SCHEMA = "extproc/learned/v1"
 # A thousand models with all they can hold come to two megabytes, with the longest names to four.
 _LARGEST_FILE_BYTES = 16 * 1024 * 1024
 _PERIOD_S = 60.0
+# Writing takes milliseconds: what is unfinished after an hour was left by a process that was killed.
+_ABANDONED_S = 3600.0
 
 
 class LearnedFile:
@@ -57,6 +61,7 @@ class LearnedFile:
             why = str(error) or type(error).__name__
             log.warning("learned file ignored", extra={"file": str(self._path), "why": why})
         self._saved = self._changes
+        _clear(self._path)
 
     async def keep(self, period_s: float = _PERIOD_S) -> None:
         """Save now and then what is new, until cancelled."""
@@ -105,12 +110,27 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _clear(path: Path) -> None:
+    """Take away what killed processes left unfinished beside the file."""
+    before_s = time.time() - _ABANDONED_S
+    with contextlib.suppress(OSError):
+        for unfinished in path.parent.glob(_unfinished_prefix(path) + "*"):
+            if unfinished.stat().st_mtime < before_s:
+                unfinished.unlink()
+
+
+def _unfinished_prefix(path: Path) -> str:
+    return f".{path.name}-"
+
+
 def _replace(path: Path, content: Any) -> None:
     """Replace the file as a whole. Raises `OSError`, and leaves nothing unfinished behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # ASCII: a name may hold half a surrogate pair, which UTF-8 has no bytes for.
     data = json.dumps(content, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as unfinished:
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=_unfinished_prefix(path), delete=False
+    ) as unfinished:
         try:
             unfinished.write(data)
             unfinished.flush()

@@ -4,6 +4,9 @@ import asyncio
 import json
 import logging
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,6 +188,47 @@ async def test_names_that_clients_make_up_travel_as_plain_json(tmp_path: Path) -
 
     assert (tmp_path / FILE_NAME).read_bytes().isascii()
     assert loaded(tmp_path).content == learned.content
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from pathlib import Path
+
+from extproc import state
+
+state.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+state._replace(Path(sys.argv[1]), {"half": "a file"})
+"""
+
+
+def test_what_a_killed_process_left_unfinished_is_cleared_in_time(tmp_path: Path) -> None:
+    first = Learned(tmp_path).learn()
+    asyncio.run(first.file.save())
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path / FILE_NAME)], check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = [path for path in tmp_path.iterdir() if path.name != FILE_NAME]
+
+    assert loaded(tmp_path).content == first.content
+    assert left.exists(), "another process may be writing it just now"
+
+    os.utime(left, (0, 0))
+    assert loaded(tmp_path).content == first.content
+    assert names(tmp_path) == [FILE_NAME]
+
+
+async def test_two_that_share_a_folder_leave_one_whole_file(tmp_path: Path) -> None:
+    both = [Learned(tmp_path).learn(model=model) for model in ("first", "second")]
+
+    for _ in range(20):
+        for learned in both:
+            learned.learn(answers=1)
+        await asyncio.gather(*(learned.file.save() for learned in both))
+
+    assert loaded(tmp_path).content in [learned.content for learned in both]
+    assert names(tmp_path) == [FILE_NAME]
+    assert [learned.failures for learned in both] == [0, 0]
 
 
 async def test_a_folder_that_cannot_be_written_is_counted_and_fatal_to_nothing(
