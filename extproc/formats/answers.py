@@ -252,6 +252,19 @@ def as_objects(value: Any) -> list[JSON]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def as_text(value: Any) -> str:
+    """What a model wrote as JSON, near enough: without needless space; empty where it nests too deep."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
+    except RecursionError:
+        return ""
+
+
+def place(value: Any, otherwise: int = 0) -> int:
+    """A position in a list, as far as it is one."""
+    return value if type(value) is int else otherwise
+
+
 def tokens(value: Any) -> int | None:
     """A token count; None for whatever is no whole number from 0 to `MAX_TOKENS`. An explicit 0 is one."""
     if isinstance(value, bool) or not isinstance(value, int | float):

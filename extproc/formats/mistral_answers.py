@@ -6,7 +6,7 @@ Floor 1, pure. Source: mistralai's `models/conversationresponse`, `models/conver
 
 from __future__ import annotations
 
-from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
+from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, place, tokens, word
 from extproc.formats.openai.answers import OpenAIAnswers
 from extproc.formats.sse import SSEEvent
 from extproc.model import Usage
@@ -55,8 +55,7 @@ class ConversationAnswers(OpenAIAnswers):
             tally.fail(data.get("error") or data)
         tally.name(model=data.get("model"), response_id=data.get("conversation_id"))
         if kind.endswith(".delta"):
-            index = data.get("output_index")
-            _say(data, index if type(index) is int else 0, tally)
+            _say(data, place(data.get("output_index")), tally)
         if kind == "conversation.response.done":
             tally.usage = _read_usage(as_object(data.get("usage"))) or tally.usage
             tally.finished = True

@@ -5,9 +5,8 @@ Floor 1, pure. Sources: Ollama's `docs/api.md` and `api/types.go`, recorded answ
 
 from __future__ import annotations
 
-from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
+from extproc.formats.answers import JSON, Tally, as_object, as_objects, as_text, event_object, tokens, word
 from extproc.formats.sse import SSEEvent
-from extproc.formats.strict_json import compact_json
 from extproc.model import Usage
 
 
@@ -59,12 +58,4 @@ def _say_calls(holder: JSON, tally: Tally) -> None:
         function = as_object(call.get("function"))
         tally.say("tool", function.get("name"))
         if arguments := as_object(function.get("arguments")):
-            tally.say("tool", _as_text(arguments))
-
-
-def _as_text(arguments: JSON) -> str:
-    """Arguments as the model wrote them, near enough; empty where they are no JSON worth the name."""
-    try:
-        return compact_json(arguments)
-    except (ValueError, RecursionError):
-        return ""
+            tally.say("tool", as_text(arguments))

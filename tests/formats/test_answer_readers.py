@@ -354,6 +354,26 @@ def test_stripping_the_usage_chunk_leaves_every_other_byte() -> None:
     assert b"".join(events.feed(bytes([byte])) for byte in data) + events.flush() == data.replace(chunk, b"")
 
 
+@pytest.mark.parametrize(
+    ("api", "before", "after"),
+    [
+        ("anthropic_messages", '{"content": [{"type": "tool_use", "name": "f", "input": ', "}]}"),
+        ("bedrock_converse", '{"output": {"message": {"content": [{"toolUse": {"input": ', "}}]}}}"),
+        ("bedrock_invoke", '{"tool_calls": [{"name": "f", "parameters": ', "}]}"),
+        ("cohere_v2", '{"message": {"tool_calls": [{"function": {"parameters": ', "}}]}}"),
+        ("gemini", '{"candidates": [{"content": {"parts": [{"functionCall": {"args": ', "}}]}}]}"),
+        ("gemini_interactions", '{"outputs": [{"type": "function_call", "arguments": ', "}]}"),
+        ("ollama", '{"message": {"tool_calls": [{"function": {"arguments": ', "}}]}}"),
+        ("openai_responses", '{"output": [{"action": ', "}]}"),
+    ],
+)
+def test_arguments_that_nest_as_deep_as_json_can_raise_nothing(api: str, before: str, after: str) -> None:
+    """What could just be read may not be written again."""
+    for depth in range(900, 1_010):
+        nested = '{"a":' * depth + "1" + "}" * depth
+        observed(api, f"{before}{nested}{after}".encode())
+
+
 KEYS = st.sampled_from(
     [
         *("type", "error", "code", "message", "usage", "x_groq", "model", "id", "choices", "delta", "index"),

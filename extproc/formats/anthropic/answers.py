@@ -6,10 +6,19 @@ recorded answers.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
+from extproc.formats.answers import (
+    JSON,
+    Tally,
+    as_object,
+    as_objects,
+    as_text,
+    event_object,
+    place,
+    tokens,
+    word,
+)
 from extproc.formats.sse import SSEEvent
 from extproc.model import Usage
 
@@ -38,7 +47,7 @@ class AnthropicAnswers:
         for position, block in enumerate(as_objects(body.get("content"))):
             _say_block(tally, position, block)
             if block.get("input"):
-                tally.say(position, _as_text(block["input"]))
+                tally.say(position, as_text(block["input"]))
         self._read_stop(body, tally)
 
     def read_event(self, event: SSEEvent, tally: Tally) -> None:
@@ -59,11 +68,11 @@ class AnthropicAnswers:
         self._read_message(as_object(data.get("message")), tally)
 
     def _read_block(self, data: JSON, tally: Tally) -> None:
-        _say_block(tally, _index(data), as_object(data.get("content_block")))
+        _say_block(tally, place(data.get("index")), as_object(data.get("content_block")))
 
     def _read_delta(self, data: JSON, tally: Tally) -> None:
         delta = as_object(data.get("delta"))
-        tally.say(_index(data), delta.get(_DELTA_TEXTS.get(word(delta.get("type")), "")))
+        tally.say(place(data.get("index")), delta.get(_DELTA_TEXTS.get(word(delta.get("type")), "")))
 
     def _read_message_delta(self, data: JSON, tally: Tally) -> None:
         self._read_usage(as_object(data.get("usage")), tally)
@@ -121,13 +130,3 @@ def _sum_of_lifetimes(created: JSON) -> int | None:
 
 def _say_block(tally: Tally, where: int, block: JSON) -> None:
     tally.say(where, block.get(_BLOCK_TEXTS.get(word(block.get("type")), "")))
-
-
-def _index(data: JSON) -> int:
-    index = data.get("index")
-    return index if type(index) is int else 0
-
-
-def _as_text(value: Any) -> str:
-    """Tool input as the model wrote it, near enough: JSON without needless space."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -5,12 +5,21 @@ Floor 1, pure. Sources: Bedrock Runtime's service model (2023-09-30), recorded a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
+from extproc.formats.answers import (
+    JSON,
+    Tally,
+    as_object,
+    as_objects,
+    as_text,
+    event_object,
+    place,
+    tokens,
+    word,
+)
 from extproc.formats.aws.event_stream import EXCEPTION
 from extproc.formats.sse import SSEEvent
 from extproc.model import Usage
@@ -51,10 +60,10 @@ class ConverseAnswers:
             read(data, tally)
 
     def _read_block(self, data: JSON, tally: Tally) -> None:
-        say_block(tally, _index(data), as_object(data.get("start")))
+        say_block(tally, place(data.get("contentBlockIndex")), as_object(data.get("start")))
 
     def _read_delta(self, data: JSON, tally: Tally) -> None:
-        say_block(tally, _index(data), as_object(data.get("delta")))
+        say_block(tally, place(data.get("contentBlockIndex")), as_object(data.get("delta")))
 
     def _read_stop(self, data: JSON, tally: Tally) -> None:
         if reason := word(data.get("stopReason")):
@@ -130,11 +139,6 @@ def _say_tool_use(tally: Tally, where: int, value: Any) -> None:
     tally.say(where, given if isinstance(given, str) else as_text(given))
 
 
-def as_text(value: Any) -> str:
-    """Tool input as the model wrote it, near enough: JSON without needless space."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
-
-
 def _say_reasoning(tally: Tally, where: int, value: Any) -> None:
     """Whole blocks nest the text, pieces do not."""
     reasoning = as_object(value)
@@ -155,8 +159,3 @@ _SAYERS: Mapping[str, Callable[[Tally, int, Any], None]] = MappingProxyType(
         "citationsContent": _say_cited,
     }
 )
-
-
-def _index(data: JSON) -> int:
-    index = data.get("contentBlockIndex")
-    return index if type(index) is int else 0

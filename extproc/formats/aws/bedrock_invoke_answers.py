@@ -21,13 +21,14 @@ from extproc.formats.answers import (
     Tally,
     as_object,
     as_objects,
+    as_text,
     event_object,
     header_count,
     tokens,
     word,
 )
 from extproc.formats.anthropic.answers import AnthropicAnswers
-from extproc.formats.aws.bedrock_answers import ConverseAnswers, as_text, read_error
+from extproc.formats.aws.bedrock_answers import ConverseAnswers, read_error
 from extproc.formats.aws.event_stream import EXCEPTION
 from extproc.formats.openai.answers import OpenAIAnswers
 from extproc.formats.sse import SSEEvent

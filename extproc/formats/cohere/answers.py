@@ -8,10 +8,19 @@ a part of `tokens` alone, and says nothing of a billed count.
 
 from __future__ import annotations
 
-from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
+from extproc.formats.answers import (
+    JSON,
+    Tally,
+    as_object,
+    as_objects,
+    as_text,
+    event_object,
+    place,
+    tokens,
+    word,
+)
 from extproc.formats.base import NO_OUTPUT
 from extproc.formats.sse import SSEEvent
-from extproc.formats.strict_json import compact_json
 from extproc.model import Usage
 
 
@@ -51,8 +60,10 @@ class CohereAnswers:
             self._read_calls(data, tally)
         else:
             tally.name(response_id=data.get("id"))
-            tally.say(("text", _index(data)), data.get("text"))
-            _say_delta(as_object(as_object(data.get("delta")).get("message")), _index(data), tally)
+            tally.say(("text", place(data.get("index"))), data.get("text"))
+            _say_delta(
+                as_object(as_object(data.get("delta")).get("message")), place(data.get("index")), tally
+            )
 
     def _read_last(self, data: JSON, tally: Tally) -> None:
         """The end of a stream repeats its text in version 1, which is not generated twice."""
@@ -70,7 +81,7 @@ class CohereAnswers:
         chunk = as_object(data.get("tool_call_delta"))
         tally.say("plan", data.get("text"))
         for name in ("name", "parameters"):
-            tally.say(("call", _index(chunk)), chunk.get(name))
+            tally.say(("call", place(chunk.get("index"))), chunk.get(name))
 
     def _read_calls(self, data: JSON, tally: Tally) -> None:
         """Calls that came in chunks come whole once more."""
@@ -123,22 +134,9 @@ def _say_calls(holder: JSON, tally: Tally) -> None:
         tally.say(("call", position), function.get("name"))
         tally.say(("call", position), function.get("arguments"))
         if parameters := as_object(function.get("parameters")):
-            tally.say(("call", position), _as_text(parameters))
+            tally.say(("call", position), as_text(parameters))
 
 
 def _read_stop(holder: JSON, choice: int, tally: Tally) -> None:
     if reason := word(holder.get("finish_reason")):
         tally.finish_reasons[choice] = reason
-
-
-def _index(data: JSON) -> int:
-    index = data.get("index")
-    return index if type(index) is int else 0
-
-
-def _as_text(parameters: JSON) -> str:
-    """Parameters as the model wrote them, near enough; empty where they are no JSON worth the name."""
-    try:
-        return compact_json(parameters)
-    except (ValueError, RecursionError):
-        return ""

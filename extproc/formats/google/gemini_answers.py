@@ -6,7 +6,6 @@ numbers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -16,8 +15,10 @@ from extproc.formats.answers import (
     Tally,
     as_object,
     as_objects,
+    as_text,
     event_object,
     media_type,
+    place,
     reader,
     tokens,
     word,
@@ -66,8 +67,7 @@ class GeminiAnswers:
             tally.fail({"type": as_object(error).get("status")})
         tally.name(model=body.get("modelVersion"), response_id=body.get("responseId"))
         for position, candidate in enumerate(as_objects(body.get("candidates"))):
-            index = candidate.get("index")
-            number = index if type(index) is int else position
+            number = place(candidate.get("index"), position)
             reason = _finish_reason(candidate.get("finishReason"))
             tally.finish_reasons[number] = reason or tally.finish_reasons.get(number, "")
             _say(tally, number, as_object(candidate.get("content")))
@@ -147,7 +147,7 @@ def _say(tally: Tally, candidate: int, content: JSON) -> None:
         call = as_object(part.get("functionCall"))
         tally.say((candidate, "call"), call.get("name"))
         if args := as_object(call.get("args")):
-            tally.say((candidate, "call"), json.dumps(args, ensure_ascii=False, separators=(",", ":")))
+            tally.say((candidate, "call"), as_text(args))
         for piece in as_objects(call.get("partialArgs")):
             tally.say((candidate, "call"), piece.get("stringValue"))
 

@@ -6,10 +6,19 @@ content where the second says step, are read too.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
+from extproc.formats.answers import (
+    JSON,
+    Tally,
+    as_object,
+    as_objects,
+    as_text,
+    event_object,
+    place,
+    tokens,
+    word,
+)
 from extproc.formats.sse import SSEEvent
 from extproc.model import Usage
 
@@ -50,8 +59,7 @@ class InteractionAnswers:
             _fail(error, tally)
         if interaction := as_object(data.get("interaction")):
             self._read_interaction(interaction, tally)
-        index = data.get("index")
-        where = index if type(index) is int else 0
+        where = place(data.get("index"))
         for key in ("step", "content", "delta"):
             _say(tally, where, as_object(data.get(key)))
         # What a step cost is less than all: only sums of the whole count.
@@ -127,7 +135,7 @@ def _say(tally: Tally, where: int, item: JSON) -> None:
         value = item.get(key)
         # Tools of the provider, and whole answers, have arguments as an object.
         if isinstance(value, dict) and value:
-            value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            value = as_text(value)
         tally.say((where, kind), value)
     for key in ("content", "summary"):
         held = item.get(key)

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, tokens, word
+from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, place, tokens, word
 from extproc.formats.sse import SSEEvent
 from extproc.model import Usage
 
@@ -40,8 +40,7 @@ class OpenAIAnswers:
             tally.fail(body["error"])
         tally.name(model=body.get("model"), response_id=body.get("id"))
         for position, choice in enumerate(as_objects(body.get("choices"))):
-            index = choice.get("index")
-            number = index if type(index) is int else position
+            number = place(choice.get("index"), position)
             reason = word(choice.get("finish_reason")) or tally.finish_reasons.get(number, "")
             tally.finish_reasons[number] = reason
             tally.say((number, "text"), choice.get("text"))
@@ -58,8 +57,7 @@ def _say(tally: Tally, choice: int, message: JSON) -> None:
     tally.say((choice, "audio"), as_object(message.get("audio")).get("transcript"))
     calls: list[tuple[Any, JSON]] = [("legacy", as_object(message.get("function_call")))]
     for position, call in enumerate(as_objects(message.get("tool_calls"))):
-        index = call.get("index")
-        number = index if type(index) is int else position
+        number = place(call.get("index"), position)
         calls.append((number, as_object(call.get("function")) or as_object(call.get("custom"))))
     for where, function in calls:
         tally.say((choice, "tool", where), function.get("name"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, word
+from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, place, word
 from extproc.formats.openai.answers import read_usage
 from extproc.formats.sse import SSEEvent
 from extproc.model import Usage
@@ -99,8 +99,7 @@ def _say_message(data: JSON, tally: Tally) -> None:
 def _say_calls(data: JSON, tally: Tally) -> None:
     details = as_object(as_object(data.get("delta")).get("step_details"))
     for position, call in enumerate(as_objects(details.get("tool_calls"))):
-        index = call.get("index")
-        where = (word(data.get("id")), index if type(index) is int else position)
+        where = (word(data.get("id")), place(call.get("index"), position))
         function = as_object(call.get("function"))
         for text in (function.get("name"), function.get("arguments")):
             tally.say(where, text)

@@ -5,10 +5,9 @@ Floor 1, pure. Sources: openai-python `types/responses/response_stream_event`, r
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from extproc.formats.answers import JSON, Tally, as_object, as_objects, event_object, word
+from extproc.formats.answers import JSON, Tally, as_object, as_objects, as_text, event_object, word
 from extproc.formats.openai.answers import read_usage
 from extproc.formats.sse import SSEEvent
 
@@ -75,8 +74,7 @@ def _say_item(tally: Tally, position: int, item: JSON) -> None:
     for key in _CALL_TEXTS:
         tally.say((position, "call"), item.get(key))
     for key in _CALL_OBJECTS:
-        if item.get(key):
-            tally.say((position, "call"), json.dumps(item[key], ensure_ascii=False, separators=(",", ":")))
+        tally.say((position, "call"), as_text(item.get(key)))
 
 
 def _say_name(tally: Tally, position: Any, item: JSON) -> None:
