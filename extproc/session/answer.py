@@ -190,7 +190,8 @@ def _cost(prices: Prices, decision: Decision, basis: Basis, usage: Usage, answer
     request = decision.request
     if basis in _NOTHING_DONE or (request is not None and request.operation == CONTROL):
         return prices.nothing()
-    if request is None:
+    # Where no limit reserved any output, nobody knows how much there was: less than all is no price.
+    if request is None or not usage.is_complete:
         return None
     return prices.cost(
         usage,

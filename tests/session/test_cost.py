@@ -82,3 +82,13 @@ def test_a_call_that_spends_nothing_costs_nothing(book: Playbook) -> None:
 
     assert book.settlement.cost is not None
     assert book.settlement.cost.nano_usd == 0
+
+
+def test_an_output_that_nobody_knows_has_no_cost_rather_than_that_of_its_input(book: Playbook) -> None:
+    book.request()
+    book.answer_headers()
+    book.close()
+
+    assert book.settlement.basis is Basis.RESERVED
+    assert book.settlement.usage.output_tokens is None
+    assert book.settlement.cost is None
