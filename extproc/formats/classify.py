@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from extproc.formats import FORMATS
 from extproc.formats.base import CONTROL, BodyKind, Call, RequestLine, WireFormat
+from extproc.formats.fields import MAX_NAME_CHARS
 from extproc.formats.providers import Provider, known_at
 from extproc.model import RequestHead
 
@@ -30,6 +31,8 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9a-f]{2})", re.IGNORECASE)
 _TRICK = re.compile(r"//|[\\;#]|/\.{1,2}(?:/|$)")
 # More names than any API has.
 _MAX_PARAMETERS = 64
+# The longest name that DNS has.
+_MAX_HOST_CHARS = 253
 
 # Where the path says nothing, a header does; `openai_chat` speaks to everybody else.
 _DIALECT_PATHS = (
@@ -72,6 +75,8 @@ def claim(head: RequestHead, providers: Iterable[Provider] = ()) -> Call | None:
     is_preflight = head.method == "OPTIONS"
     method = head.headers.get("access-control-request-method", "") if is_preflight else head.method
     host = _without_port(head.host.lower())
+    if len(host) > _MAX_HOST_CHARS:
+        return None
     own = (each for each in providers if each.matches_host(host))
     candidates = chain(own, known_at(host))
     found = (_claim(each, method, host, clean, head.headers) for each in candidates)
@@ -102,14 +107,22 @@ def _claim(
         wire_format = FORMATS.get(name)
         call = wire_format.claim(line) if wire_format else None
         if wire_format and call:
+            model = (model or call.model).lower()
+            if not _is_name(model):
+                return None
             return replace(
                 call,
                 provider=provider.name or call.provider or wire_format.provider,
-                model=(model or call.model).lower(),
+                model=model,
                 # A format may have put in what it must compare with the body.
                 query={**clean.query, **call.query} if call.query else clean.query,
             )
     return None
+
+
+def _is_name(model: str) -> bool:
+    """Whether it may end up in rules, counters and messages: as `fields.name`."""
+    return len(model) <= MAX_NAME_CHARS and model.isprintable() and model == model.strip()
 
 
 def _clean(head: RequestHead) -> _Clean | None:

@@ -35,10 +35,14 @@ def not_this_call(what: str) -> RequestRefused:
     return RequestRefused(status=400, code=Reason.UNCLASSIFIED, message=f"{what}.")
 
 
+def told(name: str) -> str:
+    """A name that the caller chose, as a part of a pointer: only a plain one is shown."""
+    return name if _PLAIN_NAME.fullmatch(name) else "*"
+
+
 def refused_parameter(name: str) -> RequestRefused:
     """A 400 for a query parameter that changes how a call or its answer is read."""
-    # The caller chose the name, so only a plain one is told.
-    which = f"The query parameter {name}" if _PLAIN_NAME.fullmatch(name) else "A query parameter"
+    which = f"The query parameter {name}" if told(name) == name else "A query parameter"
     return RequestRefused(
         status=400,
         code=Reason.UNCLASSIFIED,

@@ -75,9 +75,13 @@ _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 _FILL = 0xFF
 
 
+# Far more than cameras write; who writes thousands wants to keep us busy.
+_MOST_SEGMENTS = 256
+
+
 def _jpeg(data: bytes) -> Size:
     at = 2
-    while True:
+    for _ in range(_MOST_SEGMENTS):
         if data[at] != _FILL:
             raise ValueError(at)
         marker = data[at + 1]
@@ -89,6 +93,7 @@ def _jpeg(data: bytes) -> Size:
             return _big(data, at + 7, 2), _big(data, at + 5, 2)
         else:
             at += 2 + _big(data, at + 2, 2)
+    raise ValueError(at)
 
 
 def _webp(data: bytes) -> Size:

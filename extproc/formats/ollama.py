@@ -136,9 +136,10 @@ def _read_ceiling(options: JSON) -> int | None:
 
 def _spellings(names: list[str]) -> tuple[str, ...]:
     """Each name as it was sent, and as it is short: the registry and the tag that stand for themselves."""
+    bare = (name.rpartition("://")[2] for name in names)
     short = [
         name.removeprefix("registry.ollama.ai/").removeprefix("library/").removesuffix(":latest")
-        for name in names
+        for name in bare
     ]
     return fields.models([*names, *short])
 

@@ -47,7 +47,7 @@ _TARGETS = (
     "x-amzn-sagemaker-target-variant",
 )
 # What servers behind the same paths read in place of `inputs`.
-_OTHERS_INPUTS = ("messages", "prompt", "input")
+_OTHERS_INPUTS = ("messages", "prompt", "input", "text", "input_ids")
 
 # What the server's own client tells errors apart by.
 _ERROR_TYPES: Mapping[int, str] = MappingProxyType({429: "overloaded"})

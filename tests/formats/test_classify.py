@@ -125,3 +125,26 @@ def test_an_error_speaks_the_dialect_of_path_then_headers(
 
 def test_the_registry_is_keyed_by_name() -> None:
     assert all(name == each.name for name, each in FORMATS.items())
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1beta/models/{}:generateContent",
+        "/v1/projects/p/locations/l/endpoints/{}:predict",
+        "/openai/deployments/{}/chat/completions",
+        "/ml/v1/deployments/{}/text/chat",
+        "/v1/projects/p/locations/l/publishers/mistralai/models/{}:rawPredict",
+    ],
+)
+def test_a_model_in_a_path_is_a_name_or_nobodys(path: str) -> None:
+    """It ends up in rules, counters, spans and messages."""
+    assert claimed(path.format("m" * 200)) is not None
+    for name in ("m" * 257, "m%C2%85m", "m%E2%80%AEm", "m%C2%A0m"):
+        assert claimed(path.format(name)) is None, name
+
+
+def test_a_host_longer_than_dns_allows_is_nobodys() -> None:
+    """Hosts are remembered."""
+    assert claimed("/v1/chat/completions", host="h" * 253 + ":10000") is not None
+    assert claimed("/v1/chat/completions", host="h" * 254) is None

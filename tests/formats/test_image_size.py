@@ -68,3 +68,7 @@ def test_no_header_raises(magic: bytes, rest: bytes) -> None:
 def test_no_text_raises(text: str) -> None:
     size_of_base64(text)
     size_of_url("data:image/png;base64," + text)
+
+
+def test_a_jpeg_of_endless_segments_has_no_size() -> None:
+    assert size_of_bytes(b"\xff\xd8" + b"\xff\xfe\x00\x02" * 10_000 + FRAME) is None

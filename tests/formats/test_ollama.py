@@ -275,3 +275,10 @@ KEYS = (
 @given(PATHS, bodies(*KEYS))
 def test_no_body_raises_anything_but_a_refusal(path: str, body: dict[str, Any]) -> None:
     read(path, body)
+
+
+@pytest.mark.parametrize("scheme", ["https://", "http://"])
+def test_a_model_with_a_scheme_is_the_same_model(scheme: str) -> None:
+    body = {"model": f"{scheme}registry.ollama.ai/library/Llama3:latest", "messages": []}
+
+    assert "llama3" in parsed("/api/chat", body).request.models

@@ -231,3 +231,11 @@ def test_recorded_answers_are_read() -> None:
             assert seen.finished
             billed = each["expected"]["usage"]
             assert (seen.usage.input_audio_ms if seen.usage else None) == (7000 if billed else None)
+
+
+@pytest.mark.parametrize("key", ["url", "file_url", "file_id"])
+def test_one_recording_does_not_hide_another(key: str) -> None:
+    form = {"model": "whisper-1", key: "https://audio.example/ten-hours.mp3"}
+
+    with pytest.raises(RequestRefused, match=f"/{key} must not be given beside another recording"):
+        parsed_form(TRANSCRIPTIONS, data=form, files={"file": ("a.wav", WAV, "audio/wav")})

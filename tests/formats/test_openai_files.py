@@ -59,7 +59,7 @@ def refused(content: bytes) -> RequestRefused:
         ("POST", "/v1/fine_tuning/jobs/ftjob-1/cancel", "control"),
         ("POST", "/v1/fine_tuning/alpha/graders/validate", "control"),
         ("POST", "/v1/fine_tuning/alpha/graders/run", None),
-        ("POST", "/v1/containers", "control"),
+        ("POST", "/v1/containers", "execute_tool"),
         ("POST", "/v1/containers/cntr_1/files", "control"),
         ("GET", "/v1/evals", "control"),
         ("POST", "/v1/evals", "control"),
@@ -251,7 +251,9 @@ def test_what_cannot_be_read_is_400_and_names_its_place(
 
 def test_a_receipt_says_nothing_of_the_cost() -> None:
     """So what was reserved for the batch stands."""
-    assert observed(API, b'{"id":"file-1","object":"file","purpose":"batch"}') == Observation(response_id="file-1")
+    assert observed(API, b'{"id":"file-1","object":"file","purpose":"batch"}') == Observation(
+        response_id="file-1"
+    )
     assert observed(API, b'{"error":{"type":"server_error"}}').error == "server_error"
 
 
@@ -278,3 +280,11 @@ def test_every_path_of_a_batch_has_its_format() -> None:
         ("/v1/images/edits", {"model": "m", "prompt": "a", "image": "https://image.example/a.png"}),
     ):
         assert upload(line(url, body)).request.models == ("m",)
+
+
+def test_a_container_is_a_tool_and_needs_its_name() -> None:
+    request = parsed("/v1/containers", {"name": "mine", "memory_limit": "64g"}).request
+
+    assert (request.operation, request.tools) == ("execute_tool", ("code_interpreter",))
+    with pytest.raises(RequestRefused, match="/name is required"):
+        parsed("/v1/containers", {"model": "gpt-5"})

@@ -45,9 +45,11 @@ def test_a_picture_from_text_is_read() -> None:
     assert [message.text for message in found.prompt.messages] == ["a cat"]
 
 
-def test_without_a_model_it_is_the_apis_default() -> None:
-    assert parsed(GENERATIONS, {"prompt": "a cat"}).request.models == ("dall-e-2",)
-    assert parsed_form(VARIATIONS, files={"image": ("a.png", PNG)}).request.model == "dall-e-2"
+def test_without_a_model_nobody_can_say_which_one_draws() -> None:
+    with pytest.raises(RequestRefused, match="/model is required"):
+        parsed(GENERATIONS, {"prompt": "a cat", "quality": "high"})
+    with pytest.raises(RequestRefused, match="/model is required"):
+        parsed_form(VARIATIONS, files={"image": ("a.png", PNG)})
 
 
 def test_the_deployment_in_the_path_is_the_model() -> None:
@@ -127,10 +129,10 @@ def test_a_call_is_a_form_where_its_content_type_says_so() -> None:
         (GENERATIONS, {"model": "gpt-image-1"}, "/prompt ", Reason.UNCLASSIFIED),
         (EDITS, {"model": "gpt-image-1"}, "/prompt ", Reason.UNCLASSIFIED),
         (GENERATIONS, {"prompt": ["a cat"]}, "/prompt ", Reason.BODY_MALFORMED),
-        (GENERATIONS, {"prompt": "a", "n": "3"}, "/n ", Reason.BODY_MALFORMED),
-        (GENERATIONS, {"prompt": "a", "stream": "true"}, "/stream ", Reason.BODY_MALFORMED),
+        (GENERATIONS, {"model": "m", "prompt": "a", "n": "3"}, "/n ", Reason.BODY_MALFORMED),
+        (GENERATIONS, {"model": "m", "prompt": "a", "stream": "true"}, "/stream ", Reason.BODY_MALFORMED),
         (GENERATIONS, {"prompt": "a", "model": 5}, "/model ", Reason.BODY_MALFORMED),
-        (GENERATIONS, {"prompt": "a", "svg": {"Model": "x"}}, "/svg ", Reason.BODY_MALFORMED),
+        (GENERATIONS, {"model": "m", "prompt": "a", "svg": {"Model": "x"}}, "/svg ", Reason.BODY_MALFORMED),
         (EDITS, {"prompt": "a", "image": 5}, "/image ", Reason.BODY_MALFORMED),
         (EDITS, {"prompt": "a", "images": [[7]]}, "/images/0/0 ", Reason.BODY_MALFORMED),
         (EDITS, {"prompt": "a", "images": [{"Image_url": "x"}]}, "/images/0 ", Reason.BODY_MALFORMED),

@@ -264,7 +264,7 @@ def test_an_image_that_never_ends_is_text_and_takes_no_time() -> None:
     assert len(found.prompt.images) == 1
 
 
-@pytest.mark.parametrize("key", ["messages", "prompt", "input"])
+@pytest.mark.parametrize("key", ["messages", "prompt", "input", "text", "input_ids"])
 def test_what_other_servers_would_read_is_refused_beside_inputs(key: str) -> None:
     with pytest.raises(RequestRefused) as caught:
         parse({**HELLO, key: "write a novel", "max_tokens": 100_000})

@@ -176,7 +176,8 @@ def amazon_images(body: JSON, call: Call) -> ParsedRequest:
     content = Content()
     for key in body:
         if key.endswith("Params"):
-            _read_task(fields.mapping(body, key), f"/{key}", content)
+            shown = fields.told(key)
+            _read_task(fields.mapping({shown: body[key]}, shown), f"/{shown}", content)
     content.end_message("user")
     config = fields.mapping(body, "imageGenerationConfig")
     number = fields.count(config, "numberOfImages", "/imageGenerationConfig")
@@ -186,7 +187,8 @@ def amazon_images(body: JSON, call: Call) -> ParsedRequest:
 def _read_task(parameters: JSON, at: str, content: Content) -> None:
     for key, value in parameters.items():
         if "image" in key.lower():
-            images = _strings(parameters, key, at) if isinstance(value, list) else [value]
+            shown = fields.told(key)
+            images = _strings({shown: value}, shown, at) if isinstance(value, list) else [value]
             for image in images:
                 content.image(size_of_base64(image) if isinstance(image, str) else None)
         elif isinstance(value, str):

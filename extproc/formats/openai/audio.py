@@ -28,6 +28,8 @@ _POSTS = {
 # A voice or consent is stored, not used.
 _STORED = ("/audio/voices", "/audio/voice_consents")
 _FLAGS = frozenset({"stream"})
+# Where Groq and Mistral find a recording that is not in the form.
+_REFERENCES = ("url", "file_url", "file_id")
 
 
 class OpenAIAudio(OpenAIFormat):
@@ -81,9 +83,12 @@ def _read_speech(body: JSON, content: Content) -> bool:
 
 def _read_recording(form: JSON, content: Content) -> bool:
     recording = form.get("file")
+    referred = [key for key in _REFERENCES if fields.string(form, key)]
+    if len(referred) + isinstance(recording, FilePart) > 1:
+        raise fields.wrong(f"/{referred[-1]}", "must not be given beside another recording")
     if isinstance(recording, FilePart):
         content.other("audio", len(recording.content))
-    elif fields.string(form, "url"):
+    elif referred:
         content.other("audio")
     else:
         raise fields.not_this_call("/file is required: this path takes a recording")

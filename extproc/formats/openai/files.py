@@ -22,7 +22,7 @@ from extproc.formats.plain_answers import Receipts
 from extproc.formats.providers import OPENAI
 from extproc.model import AIRequest, Prompt
 
-_BATCH = "batch"
+_BATCH, _TOOL = "batch", "execute_tool"
 _ROOTS = frozenset({"files", "uploads", "batches", "fine_tuning", "containers", "evals"})
 _STORED_METHODS = frozenset({"GET", "DELETE"})
 # What POST means, with `*` for an identifier. Runs of evaluations and graders are missing: they
@@ -43,7 +43,8 @@ _POSTS: Mapping[tuple[str, ...], tuple[str, BodyKind]] = MappingProxyType(
         ("fine_tuning", "jobs", "*", "resume"): (CONTROL, BodyKind.OPAQUE),
         ("fine_tuning", "checkpoints", "*", "permissions"): (CONTROL, BodyKind.OPAQUE),
         ("fine_tuning", "alpha", "graders", "validate"): (CONTROL, BodyKind.OPAQUE),
-        ("containers",): (CONTROL, BodyKind.OPAQUE),
+        # It costs money, but no tokens: a tool's own machine, whether a model uses it or not.
+        ("containers",): (_TOOL, BodyKind.JSON),
         ("containers", "*", "files"): (CONTROL, BodyKind.OPAQUE),
         ("evals",): (CONTROL, BodyKind.OPAQUE),
         ("evals", "*"): (CONTROL, BodyKind.OPAQUE),
@@ -76,6 +77,8 @@ class OpenAIFiles(OpenAIFormat):
         """Read a form or a body. Raises `RequestRefused` (400) naming field or line that is wrong."""
         if call.body is BodyKind.FORM:
             return _read_upload(body, call)
+        if call.operation == _TOOL:
+            return _read_container(body, call)
         return _read_batch(body, call) if call.operation == _BATCH else _read_job(body, call)
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
@@ -129,6 +132,14 @@ def _read_job(body: JSON, call: Call) -> ParsedRequest:
     model = "" if body.get("purpose") is not None else fields.model(body, call)
     models = fields.models([model, *fields.models_of(body, call)])
     request = replace(_control(call, model=model, models=models), operation=call.operation)
+    return ParsedRequest(request=request, prompt=Prompt())
+
+
+def _read_container(body: JSON, call: Call) -> ParsedRequest:
+    """A container of the code interpreter, by the name that rules know it by."""
+    if body.get("name") is None:
+        raise fields.not_this_call("/name is required: this path takes a container")
+    request = AIRequest(api=call.api, provider=call.provider, operation=_TOOL, tools=("code_interpreter",))
     return ParsedRequest(request=request, prompt=Prompt())
 
 

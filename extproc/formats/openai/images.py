@@ -23,8 +23,6 @@ from extproc.model import AIRequest
 
 _GENERATIONS, _EDITS, _VARIATIONS = "/images/generations", "/images/edits", "/images/variations"
 _PATHS = frozenset({_GENERATIONS, _EDITS, _VARIATIONS})
-# What OpenAI takes where no model is named.
-_DEFAULT_MODEL = "dall-e-2"
 _FORM = "multipart/form-data"
 _FLAGS, _COUNTS = frozenset({"stream"}), frozenset({"n"})
 _IMAGE_KEYS = ("image", "image[]", "images", "mask", "markup")
@@ -57,14 +55,15 @@ class OpenAIImages(OpenAIFormat):
         if not content.modalities:
             raise fields.not_this_call("/prompt is required: this path takes a picture's description")
         content.end_message("user")
-        named = call.model or fields.name(body, "model")
+        # Which model the API takes where none is named has changed, and would be no rule's to judge.
+        named = fields.model(body, call)
         svg = _svg(body)
         request = AIRequest(
             api=call.api,
             provider=call.provider,
             operation=call.operation,
-            model=named or _DEFAULT_MODEL,
-            models=openai_request.models(body, call, named or _DEFAULT_MODEL, svg),
+            model=named,
+            models=openai_request.models(body, call, svg),
             stream=fields.flag(body, "stream"),
             choices=fields.count(body, "n") or 1,
             message_count=1,

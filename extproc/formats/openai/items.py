@@ -86,7 +86,8 @@ class Input:
             if isinstance(value, str):
                 self.content.text(value)
             else:
-                part = fields.mapping(variables, name, "/prompt/variables")
+                shown = fields.told(name)
+                part = fields.mapping({shown: value}, shown, "/prompt/variables")
                 openai_request.read_part(part, "/prompt/variables", self.content)
         self.content.end_message("user")
         return True

@@ -54,7 +54,8 @@ class Tools:
         fields.check_case(tool, _KEYS, at)
         kind = fields.string(tool, "type", at)
         inner = tool.get(kind)
-        named = fields.string(inner, "name", f"{at}/{kind}") if isinstance(inner, dict) else ""
+        place = f"{at}/{fields.told(kind)}"
+        named = fields.string(inner, "name", place) if isinstance(inner, dict) else ""
         self.names.append(named or fields.string(tool, "name", at) or kind)
         if kind == "mcp":
             # The label is the caller's own choice, so the kind must show too.
