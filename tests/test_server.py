@@ -338,9 +338,11 @@ async def test_broken_telemetry_never_cuts_an_answer(
 
     answers = await exchange_with(stream, request_headers(), request_body())
 
+    stream.cancel()
+    # What is reported comes after what is answered.
+    await sidecar.quiet()
     assert answers[1].WhichOneof("response") == "request_body"
     assert any(record.getMessage() == "telemetry failed" for record in caplog.records)
-    stream.cancel()
 
 
 async def test_health_is_served_for_the_process_and_for_the_service(sidecar: Sidecar) -> None:
