@@ -14,7 +14,7 @@ from extproc.decision import Cost, Decision, Denial, Effect, Settlement
 from extproc.errors import ProtocolViolation, RequestRefused
 from extproc.formats import FORMATS, classify, fields
 from extproc.formats.base import BodyKind, Call, WireFormat
-from extproc.measure.ceilings import model_ceiling
+from extproc.measure.ceilings import call_ceiling
 from extproc.measure.prices import Prices
 from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
 from extproc.policy.engine import Evaluation
@@ -156,7 +156,7 @@ class Session:
         # Buffered, its body would be waited for in vain: envoyproxy/envoy#47081.
         self._skips_body = True
         # Nobody will read what it spends: one answer's ceiling is set aside, and charged.
-        ceiling = TokenEstimate(max_output=model_ceiling(call.provider, call.model))
+        ceiling = TokenEstimate(max_output=call_ceiling(call.provider, call.model, call.operation))
         return self._judge(without_body(call), ceiling, event.at_ns)
 
     def _classify(self, head: RequestHead) -> RequestRefused | None:
