@@ -131,7 +131,7 @@ def test_nested_content_is_read() -> None:
         ({"messages": [{"role": "user", "CONTENT": "ho"}]}, "/messages/0 "),
         ({"system": 5}, "/system "),
         ({"system": [{"type": "text", "text": 5}]}, "/system/0/text "),
-        ({"max_tokens": 0}, "/max_tokens "),
+        ({"max_tokens": -1}, "/max_tokens "),
         ({"max_tokens": "10"}, "/max_tokens "),
         ({"stream": "yes"}, "/stream "),
         ({"metadata": {"user_id": 5}}, "/metadata/user_id "),
@@ -199,3 +199,13 @@ def test_a_model_in_another_case_is_400(body: dict[str, Any]) -> None:
         parse(HELLO | body)
 
     assert "differs from model only in case" in caught.value.message
+
+
+def test_a_thread_is_kept_by_the_provider() -> None:
+    assert parse(HELLO | {"thread": {"type": "continue", "id": "thread_1"}}).request.has_state
+
+
+def test_no_output_at_all_is_a_ceiling() -> None:
+    assert parse(HELLO | {"max_tokens": 0}).request.max_output_tokens == 0
+    retried = HELLO | {"max_tokens": 0, "fallbacks": [{"model": "a", "max_tokens": 9}]}
+    assert parse(retried).request.max_output_tokens == 9

@@ -239,3 +239,13 @@ def test_one_recording_does_not_hide_another(key: str) -> None:
 
     with pytest.raises(RequestRefused, match=f"/{key} must not be given beside another recording"):
         parsed_form(TRANSCRIPTIONS, data=form, files={"file": ("a.wav", WAV, "audio/wav")})
+
+
+def test_a_voice_is_stored_from_a_sample_and_generated_from_a_description() -> None:
+    stored = claimed("/v1/audio/voices", headers={"content-type": "multipart/form-data; boundary=x"})
+    described = parsed("/v1/audio/voices", {"name": "Ada", "type": "prompt", "prompt": "calm, low"})
+
+    assert stored is not None
+    assert stored.operation == "control"
+    assert (described.request.operation, described.request.models) == ("speech", ())
+    assert [message.text for message in described.prompt.messages] == ["calm, low"]

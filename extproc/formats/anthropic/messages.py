@@ -36,6 +36,7 @@ _MODELS_PATH = "/models"
 # No role of the API, so that no counter takes a schema for plain text.
 _SCHEMA_ROLE = "response_format"
 
+_STATE_KEYS = ("container", "thread")
 _MESSAGE_KEYS = frozenset({"role", "content"})
 _FALLBACK_KEYS = frozenset({"model", "max_tokens"})
 _TOOL_KEYS = frozenset({"type", "name", "model", "max_tokens", "max_uses"})
@@ -79,9 +80,9 @@ class AnthropicMessages:
             modalities=tuple(sorted(content.modalities)),
             end_user=fields.string(fields.mapping(body, "metadata"), "user_id", "/metadata"),
             temperature=fields.number(body, "temperature"),
-            # A container keeps files and variables of earlier requests.
-            has_state=body.get("container") is not None,
-            max_output_tokens=_ceiling(fields.count(body, "max_tokens"), fallbacks, advisors),
+            # A container keeps files and variables of earlier requests, a thread their messages.
+            has_state=any(body.get(key) is not None for key in _STATE_KEYS),
+            max_output_tokens=_ceiling(_declared(body), fallbacks, advisors),
         )
         return ParsedRequest(request=request, prompt=content.prompt(definitions))
 
@@ -125,6 +126,12 @@ def _read_attempts(body: JSON, key: str, keys: frozenset[str]) -> _Attempts:
             found.models.append(model)
             found.ceilings.append(ceiling and ceiling * uses)
     return found
+
+
+def _declared(body: JSON) -> int | None:
+    """Zero is a ceiling here: it reads a prompt into the cache and generates nothing."""
+    value = body.get("max_tokens")
+    return 0 if type(value) is int and value == 0 else fields.count(body, "max_tokens")
 
 
 def _ceiling(declared: int | None, fallbacks: _Attempts, advisors: _Attempts) -> int | None:

@@ -35,6 +35,7 @@ _POSTS: Mapping[tuple[str, ...], tuple[str, BodyKind]] = MappingProxyType(
         ("threads", "*", "messages", "*"): (CONTROL, BodyKind.JSON),
         ("assistants",): (CONTROL, BodyKind.JSON),
         ("assistants", "*"): (CONTROL, BodyKind.JSON),
+        # They cost by size and day, not by token.
         ("vector_stores",): (CONTROL, BodyKind.OPAQUE),
         ("vector_stores", "*"): (CONTROL, BodyKind.OPAQUE),
         ("vector_stores", "*", "search"): (CONTROL, BodyKind.OPAQUE),

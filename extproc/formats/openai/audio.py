@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from extproc.formats import fields
+from extproc.formats.answers import media_type
 from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
 from extproc.formats.content import Content
 from extproc.formats.multipart import FilePart, typed
@@ -25,8 +26,10 @@ _POSTS = {
     "/audio/voices": (CONTROL, BodyKind.OPAQUE),
     "/audio/voice_consents": (CONTROL, BodyKind.OPAQUE),
 }
+_VOICES = "/audio/voices"
+_FORM = "multipart/form-data"
 # A voice or consent is stored, not used.
-_STORED = ("/audio/voices", "/audio/voice_consents")
+_STORED = (_VOICES, "/audio/voice_consents")
 _FLAGS = frozenset({"stream"})
 # Where Groq and Mistral find a recording that is not in the form.
 _REFERENCES = ("url", "file_url", "file_id")
@@ -45,12 +48,18 @@ class OpenAIAudio(OpenAIFormat):
         if line.method != "POST":
             return None
         operation, body = _POSTS.get(line.path, (CONTROL if is_stored else "", BodyKind.OPAQUE))
+        if line.path == _VOICES and media_type(line.headers) != _FORM:
+            # From a sample a voice is stored; from a description it is generated.
+            operation, body = _SPEECH, BodyKind.JSON
         return Call(api=self.name, operation=operation, body=body) if operation else None
 
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a form or a body. Raises `RequestRefused` (400) naming the field that is wrong."""
         content = Content()
-        if call.operation == _SPEECH:
+        is_voice = call.operation == _SPEECH and body.get("input") is None and body.get("prompt") is not None
+        if is_voice:
+            stream = _read_description(body, content)
+        elif call.operation == _SPEECH:
             stream = _read_speech(body, content)
         else:
             body = typed(body, flags=_FLAGS, counts=frozenset())
@@ -59,7 +68,8 @@ class OpenAIAudio(OpenAIFormat):
             api=call.api,
             provider=call.provider,
             operation=call.operation,
-            model=fields.model(body, call),
+            # The API has one model for voices, and versions of it.
+            model=call.model or fields.name(body, "model") if is_voice else fields.model(body, call),
             models=fields.models(fields.models_of(body, call)),
             stream=stream,
             message_count=1,
@@ -70,6 +80,13 @@ class OpenAIAudio(OpenAIFormat):
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
         return openai_audio_answers.answer_reader(headers)
+
+
+def _read_description(body: JSON, content: Content) -> bool:
+    content.text(fields.string(body, "prompt"))
+    content.text(fields.string(body, "script_hint"))
+    content.end_message("user")
+    return False
 
 
 def _read_speech(body: JSON, content: Content) -> bool:
