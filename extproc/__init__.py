@@ -22,7 +22,7 @@ Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
              store        counters; `base` is the contract
              telemetry    spans, metrics and log records of a decision
              envoy_config Envoy's configuration from settings
-             settings, state, reload, exchange, server, admin
+             settings, state, reload, intake, exchange, server, admin
 4 door       serve        the rooms put together; cli: the command line
 
 No clock, no ids and no I/O on floors 0 to 2: they are arguments (`measure` reads vocabulary files).

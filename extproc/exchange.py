@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from extproc import wire
-from extproc.decision import Decision, Reason, Settlement
+from extproc.decision import Settlement
 from extproc.errors import StoreUnavailable
-from extproc.formats.base import CONTROL
 from extproc.intake import HeldAnswers, Intake
+from extproc.measure import lessons
 from extproc.measure.calibration import Calibration
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.tokens import Tokenizer
-from extproc.model import AIRequest, Basis, TokenEstimate
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.session.events import (
     Action,
@@ -51,9 +50,6 @@ from extproc.telemetry import Metrics, Parent, Tracing, logs
 from extproc.understand import understand
 
 log = logging.getLogger(__name__)
-
-# OpenAI's and Anthropic's words for an answer that reached its output ceiling.
-_CUT = frozenset({"length", "max_tokens"})
 
 
 class Stream(Protocol):
@@ -275,22 +271,10 @@ class Exchange:
             # Telemetry is lossy by design: it may never cut an answer.
             log.exception("telemetry failed", extra={"decision_id": decision.id})
             edge.metrics.failures.add(1, error_type="telemetry_failed")
-        if decision.request is None:
-            return
-        if settlement is not None:
-            self._learn(decision.request, decision.tokens, settlement)
-        elif _is_too_large_as_corrected(decision):
-            edge.calibration.doubt(decision.tokens, decision.request)
-
-    def _learn(self, request: AIRequest, tokens: TokenEstimate, settlement: Settlement) -> None:
-        """Remember what the input of a whole answer came to, and how long one was that ended by itself."""
-        if settlement.basis is not Basis.PROVIDER or request.operation == CONTROL:
-            return
-        self._edge.calibration.teach(tokens, request, settlement.usage.input_tokens or 0)
-        output_tokens = settlement.usage.output_tokens
-        if output_tokens is not None and not _is_cut(request, settlement):
-            of_one_choice = output_tokens // max(1, request.choices)
-            self._edge.learned.observe(request.provider, request.model, of_one_choice)
+        if settlement is None:
+            lessons.decided(decision, edge.calibration)
+        else:
+            lessons.settled(decision, settlement, edge.learned, edge.calibration)
 
     def _close(self) -> None:
         """Finish what the stream left open, outside its task: that one may be cancelled."""
@@ -323,23 +307,3 @@ class Exchange:
 def _outward(actions: Iterable[Action]) -> list[Action]:
     """The actions that are no answers to Envoy."""
     return [action for action in actions if not isinstance(action, Continue | RespondImmediately)]
-
-
-def _is_too_large_as_corrected(decision: Decision) -> bool:
-    """Whether the request would have fitted its limit but for what was learned of its model."""
-    added = decision.tokens.input - decision.tokens.uncalibrated
-    excess = (
-        outcome.charge.minimum - outcome.charge.burst
-        for outcome in decision.outcomes
-        if outcome.charge.enforced and outcome.wait_us is None
-    )
-    return decision.reason is Reason.REQUEST_EXCEEDS_LIMIT and any(0 < each <= added for each in excess)
-
-
-def _is_cut(request: AIRequest, settlement: Settlement) -> bool:
-    """Whether the caller's own ceiling may have ended the answer: it says nothing of anybody else's."""
-    if settlement.finish_reasons:
-        return not _CUT.isdisjoint(settlement.finish_reasons)
-    # Envoy's usage comes without finish reasons. A cut choice alone reaches the ceiling of one.
-    ceiling, output_tokens = request.max_output_tokens, settlement.usage.output_tokens
-    return ceiling is not None and output_tokens is not None and output_tokens >= ceiling
