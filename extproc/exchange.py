@@ -21,7 +21,7 @@ from extproc.errors import StoreUnavailable
 from extproc.intake import HeldAnswers, Intake
 from extproc.measure import lessons
 from extproc.measure.calibration import Calibration
-from extproc.measure.learned import LearnedOutputs
+from extproc.measure.learned import LearnedOutputs, learned_reasoning
 from extproc.measure.tokens import Tokenizer
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.session.events import (
@@ -69,6 +69,7 @@ class Edge:
     store: Store
     tokenizer: Tokenizer
     learned: LearnedOutputs
+    reasoning: LearnedOutputs = field(default_factory=learned_reasoning)
     tracing: Tracing
     metrics: Metrics
     pool: Executor
@@ -223,6 +224,7 @@ class Exchange:
             counts=action.counts_large or len(action.body) <= INLINE_BODY_BYTES,
         )
         request = understanding.request
+        model = (request.provider, request.model) if request else ("", "")
         return Understood(
             at_ns=edge.clock_ns(),
             request=request,
@@ -230,9 +232,8 @@ class Exchange:
             body_with_usage=understanding.body_with_usage,
             content_type=understanding.content_type,
             refused=understanding.refused,
-            expected_output_tokens=(
-                edge.learned.percentile_95(request.provider, request.model) if request else None
-            ),
+            expected_output_tokens=edge.learned.percentile_95(*model),
+            usual_reasoning_tokens=edge.reasoning.percentile_95(*model) or 0,
         )
 
     def _counted(self, action: CountOutput) -> OutputCounted:
@@ -274,7 +275,7 @@ class Exchange:
         if settlement is None:
             lessons.decided(decision, edge.calibration)
         else:
-            lessons.settled(decision, settlement, edge.learned, edge.calibration)
+            lessons.settled(decision, settlement, edge.learned, edge.reasoning, edge.calibration)
 
     def _close(self) -> None:
         """Finish what the stream left open, outside its task: that one may be cancelled."""

@@ -117,7 +117,7 @@ def _learned(folder: Path | None, edge: Edge) -> LearnedFile | None:
     def failed() -> None:
         edge.metrics.failures.add(1, error_type="state_not_written")
 
-    learned = LearnedFile(folder, edge.learned, edge.calibration, on_failure=failed)
+    learned = LearnedFile(folder, edge.learned, edge.reasoning, edge.calibration, on_failure=failed)
     learned.load()
     return learned
 

@@ -33,18 +33,20 @@ _ABANDONED_S = 3600.0
 
 
 class LearnedFile:
-    """One file for both kinds of what is learned; call `load` once before anything is learned."""
+    """One file for all that is learned; call `load` once before anything is learned."""
 
     def __init__(
         self,
         folder: Path,
         outputs: LearnedOutputs,
+        reasoning: LearnedOutputs,
         calibration: Calibration,
         *,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._path = folder / FILE_NAME
         self._outputs = outputs
+        self._reasoning = reasoning
         self._calibration = calibration
         self._on_failure = on_failure
         self._saved = self._changes
@@ -54,6 +56,7 @@ class LearnedFile:
         try:
             content = _read(self._path)
             self._outputs.load(content["outputs"])
+            self._reasoning.load(content["reasoning"])
             self._calibration.load(content["estimates"])
         except FileNotFoundError:
             log.info("nothing learned yet", extra={"file": str(self._path)})
@@ -87,13 +90,14 @@ class LearnedFile:
         content = {
             "schema": _SCHEMA,
             "outputs": self._outputs.dump(),
+            "reasoning": self._reasoning.dump(),
             "estimates": self._calibration.dump(),
         }
         _replace(self._path, content)
 
     @property
     def _changes(self) -> int:
-        return self._outputs.changes + self._calibration.changes
+        return self._outputs.changes + self._reasoning.changes + self._calibration.changes
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def _read(path: Path) -> dict[str, Any]:
     content = json.loads(data)
     if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
         raise ValueError(f"it is not of the schema {_SCHEMA}")
-    if not all(isinstance(content.get(part), list) for part in ("outputs", "estimates")):
+    if not all(isinstance(content.get(part), list) for part in ("outputs", "reasoning", "estimates")):
         raise ValueError("a part of it is missing")
     return content
 

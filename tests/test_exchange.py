@@ -245,6 +245,7 @@ def answer_of(*finish_reasons: str, output_tokens: int = 3, text: str = "hello")
         "prompt_tokens": 8,
         "completion_tokens": output_tokens,
         "total_tokens": 8 + output_tokens,
+        "completion_tokens_details": {"reasoning_tokens": output_tokens // 2},
     }
     answer = {"object": "chat.completion", "model": "gpt-4o-mini", "choices": choices, "usage": usage}
     return chunk_of(json.dumps(answer).encode(), end=True)
@@ -1011,3 +1012,22 @@ async def test_a_large_body_is_counted_only_where_somebody_asks(
         await run.quiet()
 
     assert asked == counted
+
+
+async def test_a_caller_who_leaves_a_model_that_thinks_pays_for_what_it_usually_thinks(make: Make) -> None:
+    """Reasoning is reported with the usage alone, and the usage comes last."""
+    first = make(HEADERS, BODY, ANSWER_HEADERS, answer_of("stop", output_tokens=8), END)
+    await first.begin().task
+    await first.quiet()
+    headers = pb.ProcessingRequest(
+        response_headers=header_map(__status="200", content_type="text/event-stream")
+    )
+    begun = b'data: {"id":"c","model":"gpt-4o-mini","choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
+    cut = make(HEADERS, body_of("hi", stream=True), headers, chunk_of(begun, end=False), END)
+    cut.edge.reasoning = first.edge.reasoning
+
+    await cut.begin().task
+    await cut.quiet()
+
+    given = cut.session.decision.tokens.input if cut.session.decision else 0
+    assert [list(amounts.values()) for amounts in cut.store.settled] == [[given + 4]]

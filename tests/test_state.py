@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.measure.calibration import Calibration
-from extproc.measure.learned import LONGEST_NAME, LearnedOutputs
+from extproc.measure.learned import LONGEST_NAME, LearnedOutputs, learned_reasoning
 from extproc.model import AIRequest, TokenEstimate
 from extproc.state import FILE_NAME, LearnedFile
 
@@ -31,8 +31,11 @@ class Learned:
 
     def __init__(self, folder: Path) -> None:
         self.outputs, self.calibration = LearnedOutputs(), Calibration()
+        self.reasoning = learned_reasoning()
         self.failures = 0
-        self.file = LearnedFile(folder, self.outputs, self.calibration, on_failure=self._failed)
+        self.file = LearnedFile(
+            folder, self.outputs, self.reasoning, self.calibration, on_failure=self._failed
+        )
 
     def _failed(self) -> None:
         self.failures += 1
@@ -40,12 +43,13 @@ class Learned:
     def learn(self, *, answers: int = 25, model: str = "gpt-oss-20b") -> "Learned":
         for number in range(answers):
             self.outputs.observe("groq", model, 100 + number)
+            self.reasoning.observe("groq", model, 10 + number)
             self.calibration.teach(ESTIMATE, REQUEST, 86)
         return self
 
     @property
-    def content(self) -> tuple[Any, Any]:
-        return self.outputs.dump(), self.calibration.dump()
+    def content(self) -> tuple[Any, Any, Any]:
+        return self.outputs.dump(), self.reasoning.dump(), self.calibration.dump()
 
 
 def names(folder: Path) -> list[str]:
@@ -104,7 +108,7 @@ def test_a_missing_file_is_a_fresh_start(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.INFO, logger="extproc.state"):
         learned = loaded(tmp_path)
 
-    assert learned.content == ([], [])
+    assert learned.content == ([], [], [])
     assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 
@@ -126,8 +130,8 @@ def newer(data: bytes) -> bytes:
         lambda _: b"[" * 100_000,
         lambda _: b"null",
         lambda _: b'{"schema": "extproc/learned/v1"}',
-        lambda _: b'{"schema": "extproc/learned/v1", "outputs": {}, "estimates": 1}',
-        lambda _: b'{"schema": "someone else", "outputs": [], "estimates": []}',
+        lambda _: b'{"schema": "extproc/learned/v1", "outputs": {}, "reasoning": 2, "estimates": 1}',
+        lambda _: b'{"schema": "someone else", "outputs": [], "reasoning": [], "estimates": []}',
         lambda _: b'{"x": ' + b"9" * 5000 + b"}",
         lambda _: b" " * (16 * 1024 * 1024 + 1),
     ],
@@ -141,7 +145,7 @@ async def test_a_file_that_is_none_of_ours_is_said_once_and_ignored(
 
     learned = loaded(tmp_path)
 
-    assert learned.content == ([], [])
+    assert learned.content == ([], [], [])
     assert [record.message for record in caplog.records] == ["learned file ignored"]
 
     await learned.learn().file.save()
@@ -160,10 +164,15 @@ def test_no_rows_break_the_start(
     tmp_path_factory: pytest.TempPathFactory, outputs: list[Any], estimates: list[Any]
 ) -> None:
     folder = tmp_path_factory.mktemp("state")
-    content = {"schema": "extproc/learned/v1", "outputs": outputs, "estimates": estimates}
+    content = {
+        "schema": "extproc/learned/v1",
+        "outputs": outputs,
+        "reasoning": outputs,
+        "estimates": estimates,
+    }
     (folder / FILE_NAME).write_text(json.dumps(content))
 
-    assert loaded(folder).content == ([], [])
+    assert loaded(folder).content == ([], [], [])
 
 
 def test_rows_are_believed_as_far_as_they_can_be_true(tmp_path: Path) -> None:
@@ -173,7 +182,7 @@ def test_rows_are_believed_as_far_as_they_can_be_true(tmp_path: Path) -> None:
         ["openai", 7, [1]],
         ["openai", "n", list(range(1000))],
     ]
-    content = {"schema": "extproc/learned/v1", "outputs": outputs, "estimates": []}
+    content = {"schema": "extproc/learned/v1", "outputs": outputs, "reasoning": [], "estimates": []}
     (tmp_path / FILE_NAME).write_text(json.dumps(content))
 
     learned = loaded(tmp_path)

@@ -1,4 +1,6 @@
-"""How long answers really are, by provider and model: what `reserve: expected` sets aside.
+"""How long answers and their reasoning really are, by provider and model.
+
+The first is what `reserve: expected` sets aside, the second what an answer cost that was cut.
 
 Bounded: clients choose model names. No clock: the newest answers count.
 """
@@ -36,16 +38,20 @@ class _Outputs:
     def newest(self) -> list[int]:
         return list(self._arrived)
 
-    def percentile_95(self) -> int | None:
+    def percentile_95(self, fewest: int) -> int | None:
         size = len(self._sorted)
         # Nearest rank, in whole numbers: the smallest value that 95 % do not exceed.
-        return self._sorted[(95 * size + 99) // 100 - 1] if size >= _FEWEST else None
+        return self._sorted[(95 * size + 99) // 100 - 1] if size >= fewest else None
 
 
 class LearnedOutputs:
-    """The last 256 outputs of each of the 1,024 models used last; one thread adds."""
+    """The last 256 outputs of each of the 1,024 models used last; one thread adds.
 
-    def __init__(self) -> None:
+    Under `fewest` of them nothing is said of a model.
+    """
+
+    def __init__(self, *, fewest: int = _FEWEST) -> None:
+        self._fewest = fewest
         self._outputs: OrderedDict[tuple[str, str], _Outputs] = OrderedDict()
         self.changes = 0
 
@@ -61,9 +67,9 @@ class LearnedOutputs:
             self._outputs.popitem(last=False)
 
     def percentile_95(self, provider: str, model: str) -> int | None:
-        """What 95 % of the remembered outputs did not exceed; None under 20 of them."""
+        """What 95 % of the remembered outputs did not exceed; None under `fewest` of them."""
         outputs = self._outputs.get((provider, model))
-        return outputs.percentile_95() if outputs else None
+        return outputs.percentile_95(self._fewest) if outputs else None
 
     def dump(self) -> list[list[Any]]:
         """Everything remembered as JSON-safe values, the model used least recently first; on any thread.
@@ -84,3 +90,8 @@ class LearnedOutputs:
             for tokens in outputs[-_REMEMBERED:] if isinstance(outputs, list) else ():
                 if type(tokens) is int and 0 <= tokens <= _LONGEST_OUTPUT:
                     self.observe(provider, model, tokens)
+
+
+def learned_reasoning() -> LearnedOutputs:
+    """What answers thought unseen; a single one says more than the nothing that is seen of a cut one."""
+    return LearnedOutputs(fewest=1)

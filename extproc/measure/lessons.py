@@ -21,17 +21,22 @@ def decided(decision: Decision, calibration: Calibration) -> None:
 
 
 def settled(
-    decision: Decision, settlement: Settlement, learned: LearnedOutputs, calibration: Calibration
+    decision: Decision,
+    settlement: Settlement,
+    outputs: LearnedOutputs,
+    reasoning: LearnedOutputs,
+    calibration: Calibration,
 ) -> None:
-    """Remember what the input of a whole answer came to, and how long one was that ended by itself."""
+    """Remember what a whole answer came to: its input, its reasoning, its length if it ended by itself."""
     request = decision.request
     if request is None or request.operation == "control" or settlement.basis is not Basis.PROVIDER:
         return
     calibration.teach(decision.tokens, request, settlement.usage.input_tokens or 0)
     output_tokens = settlement.usage.output_tokens
     if output_tokens is not None and not _is_cut(request, settlement):
-        of_one_choice = output_tokens // max(1, request.choices)
-        learned.observe(request.provider, request.model, of_one_choice)
+        outputs.observe(request.provider, request.model, output_tokens // max(1, request.choices))
+    if thought := settlement.usage.reasoning_output_tokens:
+        reasoning.observe(request.provider, request.model, thought // max(1, request.choices))
 
 
 def _is_too_large_as_corrected(decision: Decision) -> bool:

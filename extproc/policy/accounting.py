@@ -30,6 +30,7 @@ class Ending:
     body_observed: bool = False
     is_incomplete: bool = False  # some of the body could not be read: it may hold any amount of output
     observed_output_tokens: int | None = None  # counted from what was seen of the body
+    usual_reasoning_tokens: int = 0  # of one choice of this model: it thinks before a word is seen
 
 
 def settle(decision: Decision, ending: Ending) -> tuple[Basis, Usage, Mapping[str, int]]:
@@ -76,12 +77,24 @@ def _larger(decision: Decision, ending: Ending) -> Usage:
     return replace(
         usage,
         input_tokens=_input(decision) if usage.input_tokens is None else usage.input_tokens,
-        output_tokens=max(usage.output_tokens or 0, ending.observed_output_tokens or 0, unread or 0),
+        output_tokens=max(usage.output_tokens or 0, _seen(decision, ending), unread or 0),
     )
 
 
 def _counted(decision: Decision, ending: Ending) -> Usage:
-    return _estimated(decision, ending.observed_output_tokens or 0)
+    return _estimated(decision, _seen(decision, ending))
+
+
+def _seen(decision: Decision, ending: Ending) -> int:
+    """The output that was counted; of a cut answer at least what its model usually thinks unseen.
+
+    Else whoever leaves before the usage pays for no reasoning (llmgateway, GHSA-724j-f2pf-phf7).
+    """
+    observed = ending.observed_output_tokens or 0
+    if ending.finished or decision.request is None:
+        return observed
+    usual = min(ending.usual_reasoning_tokens, decision.tokens.max_output)
+    return max(observed, usual * decision.request.choices)
 
 
 def _set_aside(decision: Decision, _: Ending) -> Usage:

@@ -138,7 +138,13 @@ class Answer:
         return "" if told_by_envoy or _is_whole(seen) else seen.output_text
 
     def settlement(
-        self, decision: Decision, at_ns: int, *, observed_output_tokens: int | None, prices: Prices
+        self,
+        decision: Decision,
+        at_ns: int,
+        *,
+        observed_output_tokens: int | None,
+        usual_reasoning_tokens: int,
+        prices: Prices,
     ) -> Settlement:
         """What the decision comes to; `observed_output_tokens` is the count of `text_to_count`."""
         headers, seen = self._headers, self.seen()
@@ -153,6 +159,7 @@ class Answer:
             body_observed=seen.is_legible and (_says_anything(seen) or not _may_generate(decision.request)),
             is_incomplete=seen.is_incomplete,
             observed_output_tokens=observed_output_tokens,
+            usual_reasoning_tokens=usual_reasoning_tokens,
         )
         basis, usage, amounts = accounting.settle(decision, ending)
         status_error = str(headers.status) if headers.status >= _FIRST_ERROR_STATUS else ""

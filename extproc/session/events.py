@@ -100,6 +100,7 @@ class Understood:
     content_type: str = ""  # what the body must go upstream as; empty: as it came
     refused: RequestRefused | None = None
     expected_output_tokens: int | None = None  # learned 95th percentile of (provider, model)
+    usual_reasoning_tokens: int = 0  # the same of what its answers thought unseen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

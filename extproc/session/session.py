@@ -75,6 +75,7 @@ class Session:
         self._request: AIRequest | None = None
         self._new_body: bytes | None = None
         self._content_type = ""
+        self._usual_reasoning_tokens = 0
         self._skips_body = False
         self._answers_phase: type = RequestHeaders
         self._answer = Answer()
@@ -192,6 +193,7 @@ class Session:
         if event.refused is not None:
             return self._deny(self._evaluation.refuse(event.refused), event.at_ns)
         self._new_body, self._content_type = event.body_with_usage, event.content_type
+        self._usual_reasoning_tokens = event.usual_reasoning_tokens
         return self._judge(event.request, event.tokens, event.at_ns, event.expected_output_tokens)
 
     def _judge(
@@ -377,6 +379,7 @@ class Session:
             decision,
             at_ns,
             observed_output_tokens=observed_output_tokens,
+            usual_reasoning_tokens=self._usual_reasoning_tokens,
             prices=self._settings.prices,
         )
         return [Settle(settlement=settlement), Report(decision=decision, settlement=settlement)]

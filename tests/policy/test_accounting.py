@@ -69,6 +69,23 @@ TABLE: dict[str, tuple[Ending, Basis, int | None, int | None, tuple[int, int, in
                is_incomplete=True, observed_output_tokens=30),
         Basis.PARTIAL, 90, 500, (1, 590, 90, 500),
     ),
+    "cut without usage while its model thinks unseen": (
+        Ending(status=200, body_observed=True, observed_output_tokens=30, usual_reasoning_tokens=200),
+        Basis.TOKENIZER, 100, 200, (1, 300, 100, 200),
+    ),
+    "cut without usage, with more to see than its model thinks": (
+        Ending(status=200, body_observed=True, observed_output_tokens=300, usual_reasoning_tokens=200),
+        Basis.TOKENIZER, 100, 300, (1, 400, 100, 300),
+    ),
+    "cut without usage, and it may not think as long as usual": (
+        Ending(status=200, body_observed=True, usual_reasoning_tokens=9000),
+        Basis.TOKENIZER, 100, 500, (1, 600, 100, 500),
+    ),
+    "ended without usage: nothing is added to what was seen": (
+        Ending(status=200, body_observed=True, finished=True, observed_output_tokens=30,
+               usual_reasoning_tokens=200),
+        Basis.TOKENIZER, 100, 30, (1, 130, 100, 30),
+    ),
     "cut after some usage, more seen": (
         Ending(status=200, usage=Usage(input_tokens=90, output_tokens=1), body_observed=True,
                observed_output_tokens=30),
