@@ -9,7 +9,8 @@ from genai_prices.types import ClauseStartsWith, ModelInfo, ModelPrice, Provider
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.measure.prices import _PARTS_OF_INPUT, _PARTS_OF_OUTPUT, Prices
+from extproc.measure.prices import Prices
+from extproc.measure.tariff import PARTS_OF_INPUT, PARTS_OF_OUTPUT
 from extproc.model import Usage
 
 AT_NS = int(datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()) * 10**9
@@ -329,7 +330,7 @@ _MODALITIES = {"audio_input_tokens", "image_input_tokens"}
 
 def test_every_part_of_a_usage_has_a_price() -> None:
     """A count that somebody adds to `Usage` must be priced or left out on purpose."""
-    priced_parts = {name for name, _ in (*_PARTS_OF_INPUT, *_PARTS_OF_OUTPUT)}
+    priced_parts = {name for name, _ in (*PARTS_OF_INPUT, *PARTS_OF_OUTPUT)}
     others = {
         *("input_tokens", "output_tokens"),
         *("cache_creation_input_tokens", "cache_creation_1h_input_tokens"),
