@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -35,11 +36,12 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where a request came from, as Envoy's attributes say; never as its headers say."""
+    """Where a request came from, as Envoy's attributes and filters say; never as its headers say."""
 
     address: str = ""  # without port
     principal: str = ""  # URI SAN of the client certificate
     route: str = ""  # Envoy's route name
+    jwt_payloads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of verified tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ surprised us are pinned in tests/e2e.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from google.protobuf import struct_pb2
 from google.protobuf.message import DecodeError
@@ -32,6 +33,10 @@ METADATA_NAMESPACE = "ai_policy"
 USAGE_NAMESPACE = "envoy.ai.token_usage"
 # Envoy files the attributes under the filter's type, whatever the filter is called.
 ATTRIBUTES = "envoy.filters.http.ext_proc"
+# Where Envoy's jwt_authn puts what it verified; no header reaches it.
+JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
+# Claims nest a level or two; what lies deeper is left out.
+_MAX_CLAIM_DEPTH = 8
 
 Mode = pb.ProcessingMode
 
@@ -98,6 +103,7 @@ def _request_headers(request: pb.ProcessingRequest, at_ns: int) -> RequestHeader
         address=_without_port(_text(attributes, "source.address")),
         principal=_text(attributes, "connection.uri_san_peer_certificate"),
         route=_text(attributes, "xds.route_name"),
+        jwt_payloads=_jwt_payloads(request),
     )
     head = RequestHead(
         method=headers.get(":method", ""),
@@ -255,6 +261,32 @@ def _attributes(request: pb.ProcessingRequest) -> Mapping[str, struct_pb2.Value]
 
 def _text(attributes: Mapping[str, struct_pb2.Value], name: str) -> str:
     return attributes[name].string_value if name in attributes else ""
+
+
+def _jwt_payloads(request: pb.ProcessingRequest) -> dict[str, dict[str, Any]]:
+    """Verified payloads by the name that the filter's provider gives them."""
+    metadata = request.metadata_context.filter_metadata
+    if JWT_NAMESPACE not in metadata:
+        return {}
+    return {
+        name: _plain_struct(value.struct_value, _MAX_CLAIM_DEPTH)
+        for name, value in metadata[JWT_NAMESPACE].fields.items()
+        if value.HasField("struct_value")
+    }
+
+
+def _plain_struct(struct: struct_pb2.Struct, depth: int) -> dict[str, Any]:
+    return {name: _plain(value, depth - 1) for name, value in struct.fields.items()}
+
+
+def _plain(value: struct_pb2.Value, depth: int) -> Any:
+    """The JSON value; None for null, and for what is nested deeper."""
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _plain_struct(value.struct_value, depth) if depth else None
+    if kind == "list_value":
+        return [_plain(each, depth - 1) for each in value.list_value.values] if depth else None
+    return getattr(value, kind) if kind and kind != "null_value" else None
 
 
 def _without_port(address: str) -> str:

@@ -88,6 +88,62 @@ def test_request_headers_become_a_head() -> None:
     assert head.has_body
 
 
+def with_metadata(message: pb.ProcessingRequest, namespace: str, **values: Any) -> pb.ProcessingRequest:
+    message.metadata_context.filter_metadata[namespace].update(values)
+    return message
+
+
+PAYLOAD = {
+    "sub": "ann",
+    "exp": 1_800_000_000,
+    "verified": True,
+    "nothing": None,
+    "groups": ["a", "b"],
+    "realm": {"roles": ["c"], "team": "red"},
+}
+
+
+def test_what_jwt_authn_verified_comes_with_the_head() -> None:
+    message = with_metadata(
+        request_headers((":path", "/")), "envoy.filters.http.jwt_authn", jwt_payload=PAYLOAD, other={}
+    )
+
+    event = wire.decode(message, AT)
+
+    assert isinstance(event, RequestHeaders)
+    assert event.head.source.jwt_payloads == {"jwt_payload": PAYLOAD, "other": {}}
+
+
+def test_metadata_of_other_filters_and_what_is_no_payload_are_not_read() -> None:
+    message = request_headers((":path", "/"), ("envoy.filters.http.jwt_authn", "{}"))
+    with_metadata(message, "jwt_payload", sub="ann")
+    with_metadata(message, "ai_policy", jwt_payload=PAYLOAD)
+    with_metadata(message, "envoy.filters.http.jwt_authn", status="ok", code=1, many=[PAYLOAD])
+
+    event = wire.decode(message, AT)
+
+    assert isinstance(event, RequestHeaders)
+    assert event.head.source.jwt_payloads == {}
+
+
+def test_a_payload_is_read_to_a_bounded_depth() -> None:
+    nested: dict[str, Any] = {"sub": "ann"}
+    for _ in range(20):
+        nested = {"in": nested, "list": [[[[[[[[[1]]]]]]]]]}
+    message = with_metadata(
+        request_headers((":path", "/")), "envoy.filters.http.jwt_authn", jwt_payload=nested
+    )
+
+    event = wire.decode(message, AT)
+
+    assert isinstance(event, RequestHeaders)
+    value: Any = event.head.source.jwt_payloads["jwt_payload"]
+    assert value["list"] == [[[[[[[None]]]]]]]
+    for _ in range(8):
+        value = value["in"]
+    assert value is None
+
+
 def test_headers_that_end_the_request_have_no_body() -> None:
     event = wire.decode(request_headers((":method", "GET"), end=True), AT)
 

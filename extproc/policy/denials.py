@@ -29,7 +29,7 @@ _NOUNS: Mapping[Unit, str] = MappingProxyType(
 )
 _IDENTITY: Mapping[Reason, str] = MappingProxyType(
     {
-        Reason.CREDENTIAL_MISSING: "{policy} needs an API key of this gateway and found none.",
+        Reason.CREDENTIAL_MISSING: "{policy} needs {wanted} and found none.",
         Reason.CREDENTIAL_INVALID: "{policy} does not know the API key of this request.",
         Reason.CREDENTIAL_EXPIRED: "{policy} refuses the API key of this request: it has expired.",
         Reason.CREDENTIAL_DISABLED: "{policy} refuses the API key of this request: it is disabled.",
@@ -37,10 +37,10 @@ _IDENTITY: Mapping[Reason, str] = MappingProxyType(
 )
 
 
-def identity(policy: PolicyRef, reason: Reason) -> tuple[int, str]:
-    """Status and message for a caller who is not known."""
+def identity(policy: PolicyRef, reason: Reason, wanted: str) -> tuple[int, str]:
+    """Status and message for a caller who is not known; `wanted` is what would have done."""
     status = UNAUTHORIZED if reason is Reason.CREDENTIAL_MISSING else FORBIDDEN
-    return status, _IDENTITY[reason].format(policy=policy)
+    return status, _IDENTITY[reason].format(policy=policy, wanted=wanted)
 
 
 def access_denied(policy: PolicyRef, model: str, message: str) -> str:

@@ -85,7 +85,9 @@ class Evaluation:
             self.consumed_headers = found.consumed_headers
             if found.consumed_query:
                 self.path_without_credential = path_without(self._head.path, found.consumed_query)
-        status, message = denials.identity(policy.ref, found.refused) if found.refused else (0, "")
+        status, message = (
+            denials.identity(policy.ref, found.refused, policy.spec.wanted) if found.refused else (0, "")
+        )
         finding = Finding(
             policy=policy.ref,
             outcome=Outcome.MATCHED,

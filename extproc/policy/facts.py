@@ -54,13 +54,14 @@ def build(
 
 
 def without_credentials(head: RequestHead, withheld: Collection[str] = ()) -> RequestHead:
-    """The head as a decision may keep it: no credential header, no query."""
+    """The head as a decision may keep it: no credential header, no query, no token's payload."""
     headers = {
         name: value
         for name, value in head.headers.items()
         if name not in CREDENTIAL_HEADERS and name not in withheld
     }
-    return replace(head, headers=headers, path=head.path_only)
+    source = replace(head.source, jwt_payloads={}) if head.source.jwt_payloads else head.source
+    return replace(head, headers=headers, path=head.path_only, source=source)
 
 
 def about_model(facts: facts_pb2.Facts, model: str) -> facts_pb2.Facts:

@@ -147,4 +147,4 @@ def test_what_does_not_look_like_a_model_is_not_quoted(model: str) -> None:
     ],
 )
 def test_only_a_missing_credential_is_a_401(reason: Reason, status: int) -> None:
-    assert denials.identity(PolicyRef("Identity", "callers"), reason)[0] == status
+    assert denials.identity(PolicyRef("Identity", "callers"), reason, "an API key")[0] == status

@@ -27,6 +27,17 @@ def test_no_credential_is_among_the_facts() -> None:
     assert "secret" not in str(built)
 
 
+def test_a_decision_keeps_no_payload_of_a_token() -> None:
+    source = Source(
+        address="10.0.0.1", principal="spiffe://x/a", jwt_payloads={"jwt_payload": {"sub": "ann"}}
+    )
+    head = RequestHead(method="POST", host="h", path="/v1/x", source=source)
+
+    kept = facts.without_credentials(head)
+
+    assert kept.source == Source(address="10.0.0.1", principal="spiffe://x/a")
+
+
 def test_the_target_is_the_requests_where_nothing_routes() -> None:
     request = AIRequest(api="openai_chat", provider="openai", operation="chat", model="m", models=("m", "n"))
     head = RequestHead(method="POST", host="h", path="/", source=Source(address="10.0.0.1", route="ai"))

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from extproc.decision import Reason
 from extproc.model import Identity, RequestHead, Source
+from extproc.policy import denials
 from extproc.policy.kinds.identity import Recognition, path_without, recognise
 from tests.policy.conftest import Load
 
@@ -183,3 +184,30 @@ def test_the_first_source_with_a_credential_decides(load: Load) -> None:
 
     assert look(load, both, CLAIMS, source=GATEWAY).caller.user == "ann"
     assert look(load, both, CLAIMS | {"x-api-key": "x"}, source=GATEWAY).refused is Reason.CREDENTIAL_INVALID
+
+
+EVERY = """
+[{apiKey: {}}, {jwt: {}}, {mtls: {principals: [{principal: "spiffe://x/a"}]}},
+ {headers: {user: x-user, trustedFrom: {addresses: [10.0.0.0/8]}}}]
+"""
+CERTIFICATE_OR_HEADERS = ", a client certificate that it knows or identity headers from a peer that it trusts"
+
+
+@pytest.mark.parametrize(
+    ("sources", "wanted"),
+    [
+        ("[]", "a credential"),
+        ("[{apiKey: {}}, {apiKey: {query: key}}]", "an API key of this gateway"),
+        ("[{jwt: {}}, {apiKey: {}}]", "a token (JWT) that Envoy verified or an API key of this gateway"),
+        (EVERY, "an API key of this gateway, a token (JWT) that Envoy verified" + CERTIFICATE_OR_HEADERS),
+    ],
+)
+def test_a_denial_names_everything_that_would_do(load: Load, sources: str, wanted: str) -> None:
+    policies = load(("Identity", "callers", f"{{sources: {sources.strip()}}}"))
+
+    assert policies.identity is not None
+    assert policies.identity.spec.wanted == wanted
+    assert denials.identity(policies.identity.ref, Reason.CREDENTIAL_MISSING, wanted) == (
+        401,
+        f"Identity/callers needs {wanted} and found none.",
+    )

@@ -1,13 +1,16 @@
 """Identity: who is calling. The first source that holds a credential decides.
 
 Floor 1, pure. The credential itself leaves this room only as the names of what must be removed.
+What Envoy has verified itself is read in `jwt` and `mtls`.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import unquote_plus
 
@@ -17,10 +20,22 @@ from extproc.decision import Effect, Reason
 from extproc.model import Identity as Caller
 from extproc.model import RequestHead, Source
 from extproc.policy.kinds.api_key import KeyRing, holder, refusal
+from extproc.policy.kinds.jwt import JwtSource
+from extproc.policy.kinds.mtls import MtlsSource
 from extproc.policy.objects import Block, HeaderName, PolicySpec, rejected
 
 # Where the SDKs of the known providers put their key: (header, scheme).
 WELL_KNOWN = (("authorization", "bearer"), ("x-api-key", ""), ("api-key", ""), ("x-goog-api-key", ""))
+
+# What a caller is told who shows none of them.
+_WANTED: Mapping[str, str] = MappingProxyType(
+    {
+        "api_key": "an API key of this gateway",
+        "jwt": "a token (JWT) that Envoy verified",
+        "mtls": "a client certificate that it knows",
+        "headers": "identity headers from a peer that it trusts",
+    }
+)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -116,13 +131,24 @@ class IdentitySource(Block):
     """One place to look."""
 
     api_key: ApiKeySource | None = None
+    jwt: JwtSource | None = None
+    mtls: MtlsSource | None = None
     headers: HeaderSource | None = None
 
     @model_validator(mode="after")
     def _one(self) -> IdentitySource:
-        if (self.api_key is None) == (self.headers is None):
-            raise rejected("a source is exactly one of apiKey, headers")
+        if len(self._given) != 1:
+            raise rejected("a source is exactly one of apiKey, jwt, mtls, headers")
         return self
+
+    @property
+    def _given(self) -> tuple[str, ...]:
+        return tuple(name for name in _WANTED if getattr(self, name) is not None)
+
+    @property
+    def wanted(self) -> str:
+        """What this source looks for, in the words of a denial."""
+        return _WANTED[self._given[0]]
 
 
 class Identity(PolicySpec):
@@ -130,6 +156,12 @@ class Identity(PolicySpec):
 
     sources: tuple[IdentitySource, ...] = ()
     anonymous: Effect = Effect.DENY
+
+    @cached_property
+    def wanted(self) -> str:
+        """Everything that would do, in the words of a denial."""
+        *others, last = dict.fromkeys(source.wanted for source in self.sources) or ("a credential",)
+        return f"{', '.join(others)} or {last}" if others else last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,16 +177,20 @@ class Recognition:
 def recognise(spec: Identity, keys: KeyRing, head: RequestHead, at_ns: int) -> Recognition:
     """Who is calling, or why that is not known."""
     for source in spec.sources:
-        found = (
-            _by_key(source.api_key, keys, head, at_ns)
-            if source.api_key
-            else _by_headers(source.headers, head)
-            if source.headers
-            else None
-        )
+        found = _look(source, keys, head, at_ns)
         if found is not None:
             return found
     return Recognition(refused=Reason.CREDENTIAL_MISSING if spec.anonymous is Effect.DENY else None)
+
+
+def _look(source: IdentitySource, keys: KeyRing, head: RequestHead, at_ns: int) -> Recognition | None:
+    if source.api_key:
+        return _by_key(source.api_key, keys, head, at_ns)
+    if source.jwt:
+        return _verified(source.jwt.caller(head.source), head, source.jwt.header)
+    if source.mtls:
+        return _verified(source.mtls.caller(head.source), head)
+    return _by_headers(source.headers, head) if source.headers else None
 
 
 def path_without(path: str, parameter: str) -> str:
@@ -162,6 +198,15 @@ def path_without(path: str, parameter: str) -> str:
     bare, _, query = path.partition("?")
     kept = [pair for pair in query.split("&") if unquote_plus(pair.partition("=")[0]) != parameter]
     return f"{bare}?{'&'.join(kept)}" if kept else bare
+
+
+def _verified(caller: Caller | None, head: RequestHead, *credentials: str) -> Recognition | None:
+    """A caller Envoy vouches for; `credentials` are the headers that held what it verified."""
+    if caller is None:
+        return None
+    return Recognition(
+        caller=caller, consumed_headers=tuple(name for name in credentials if name in head.headers)
+    )
 
 
 def _by_key(source: ApiKeySource, keys: KeyRing, head: RequestHead, at_ns: int) -> Recognition | None:
