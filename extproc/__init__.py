@@ -41,7 +41,7 @@ Words:
     event       what happened to a request, a noun: RequestHeaders, StreamClosed
     facts       what a policy expression sees; no prompt text, no credential
     finding     what one policy said about one request, and why; every policy has one
-    kind        a type of policy object: Identity, ApiKey, AccessRule, RateLimit, Provider, Defaults
+    kind        a type of policy object: Identity, ApiKey, AccessRule, RateLimit, Provider, Price, Defaults
     native      Envoy reads the usage of answers and hands it over in trailers; else `stream`
     policy set  one policy folder, compiled, immutable; its revision is the hash of its content
     provider    who answers: a vendor, known by host and base path, or a Provider object

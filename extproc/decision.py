@@ -205,7 +205,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Money at published prices."""
+    """Money at published prices, or those of a policy folder."""
 
     nano_usd: int
     revision: str  # of the prices, so that it can be computed again
@@ -219,7 +219,7 @@ class Settlement:
     basis: Basis
     usage: Usage
     amounts: Mapping[str, int]  # counter -> what it is charged in the end
-    cost: Cost | None = None  # of `usage`, whatever it rests on; None: nobody published a price
+    cost: Cost | None = None  # of `usage`, whatever it rests on; None: no price is known
     status: int = 0  # HTTP status of the answer; 0: none was seen
     model: str = ""  # as answered
     response_id: str = ""

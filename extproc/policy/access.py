@@ -5,8 +5,9 @@ Floor 1, pure. One rule's answer is `kinds.access_rule`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from extproc.decision import Effect, Finding, Mode, Outcome
 from extproc.pb.ai_policy.v1 import facts_pb2
@@ -15,6 +16,8 @@ from extproc.policy.kinds.access_rule import AccessRule, ask
 from extproc.policy.objects import PolicyObject
 
 Rules = tuple[PolicyObject[AccessRule], ...]
+
+_NO_ESTIMATES: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +38,25 @@ def rule_on_head(rules: Rules, request_facts: facts_pb2.Facts) -> Ruling:
 
 
 def rule_on_request(
-    rules: Rules, request_facts: facts_pb2.Facts, activated: object, models: tuple[str, ...], early: Ruling
+    rules: Rules,
+    request_facts: facts_pb2.Facts,
+    activated: object,
+    models: tuple[str, ...],
+    early: Ruling,
+    *,
+    estimates_usd: Mapping[str, float] = _NO_ESTIMATES,
 ) -> Ruling:
     """Ask the other rules about each model; `early` holds for all of them.
 
-    `activated` is `request_facts`, ready for CEL; they are about the first model.
+    `activated` is `request_facts`, ready for CEL; they are about the first model. `estimates_usd` is what
+    the request may cost with each model whose price is known.
     """
     asked = [rule for rule in rules if rule.mode is not Mode.DISABLED]
     findings: list[Finding] = list(early.findings)
     grants: list[Finding | None] = []
     for model in models:
         is_first = model == models[0]
-        about = activated if is_first else cel.activate(facts.about_model(request_facts, model))
+        about = activated if is_first else _about(request_facts, model, estimates_usd.get(model))
         answers = [ask(rule, about, model=model) for rule in asked]
         findings += answers
         grants.append(_first_grant([*early.findings, *answers]))
@@ -57,6 +67,11 @@ def rule_on_request(
         grant=grants[0],
         not_granted=missing[0] if missing else None,
     )
+
+
+def _about(request_facts: facts_pb2.Facts, model: str, estimated_usd: float | None) -> object:
+    """The facts as they are with another model, ready for CEL."""
+    return cel.activate(facts.about_model(request_facts, model, estimated_usd=estimated_usd))
 
 
 def _first_deny(findings: Iterable[Finding]) -> Finding | None:

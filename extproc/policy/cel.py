@@ -25,6 +25,7 @@ from extproc.policy import literals
 # As cel-cpp writes them; the text between is the compiler's own message.
 _COMPILER_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _NO_SUCH_FIELD: Final = re.compile(r"undefined field '[^']*' not found in struct '([^']*)'")
+_NEEDS_PRICE: Final = "this fails for a model without a known price; test for it with has(cost.estimated_usd)"
 _STATUS_WORD: Final = re.compile(r"[A-Z_]+(?=:)")
 
 
@@ -62,7 +63,8 @@ class Failure:
 class Expression:
     """A compiled expression; `reads` is every fact it mentions, such as `request.model`.
 
-    `unguarded` is where it fails for a request without some header: any caller can make it fail.
+    `unguarded` is where it fails for a request without some header, or for a model without a known price:
+    any caller can make it fail.
     """
 
     text: str
@@ -120,6 +122,7 @@ def compile_expression(text: str, result: Result, providers: Collection[str] = N
         Fault(positions[lookup.node_id], _needs_header(lookup.name))
         for lookup in literals.unguarded(checked.expr)
     )
+    unguarded += tuple(Fault(positions[node_id], _NEEDS_PRICE) for node_id in literals.unpriced(checked.expr))
     return Expression(text, result, literals.reads(checked.expr), unguarded, program)
 
 

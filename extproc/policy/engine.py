@@ -21,9 +21,10 @@ from extproc.decision import (
     Reason,
 )
 from extproc.errors import RequestRefused
+from extproc.measure.overrides import NO_PRICES, PriceBook
 from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
 from extproc.pb.ai_policy.v1 import facts_pb2
-from extproc.policy import access, cel, denials, facts, metering
+from extproc.policy import access, cel, denials, estimates, facts, metering
 from extproc.policy.access import Ruling
 from extproc.policy.findings import Findings
 from extproc.policy.kinds.identity import path_without, recognise
@@ -45,10 +46,19 @@ class Evaluation:
     `deadline_passed` may end it anywhere; `decision` sums up.
     """
 
-    def __init__(self, policies: PolicySet, *, decision_id: str, head: RequestHead, at_ns: int) -> None:
+    def __init__(
+        self,
+        policies: PolicySet,
+        *,
+        decision_id: str,
+        head: RequestHead,
+        at_ns: int,
+        prices: PriceBook = NO_PRICES,
+    ) -> None:
         self.consumed_headers: tuple[str, ...] = ()
         self.path_without_credential: str | None = None
         self._policies = policies
+        self._prices = prices
         self._id = decision_id
         self._head = head
         self._started_at_ns = self._at_ns = at_ns
@@ -138,14 +148,35 @@ class Evaluation:
             message = denials.unclassified(self._defaults)
             finding = self._default_finding(Effect.DENY, Reason.UNCLASSIFIED, message)
             return self._deny(finding, denials.FORBIDDEN, message)
-        self._facts = facts.build(self._head, self._identity, request, tokens, at_ns, withheld=self._withheld)
+        models = _models(request)
+        estimates_usd = self._estimates_usd(models)
+        self._facts = facts.build(
+            self._head,
+            self._identity,
+            request,
+            tokens,
+            at_ns,
+            withheld=self._withheld,
+            estimated_usd=estimates_usd.get(models[0]),
+        )
         self._activated = cel.activate(self._facts)
         ruling = access.rule_on_request(
-            self._policies.late_rules, self._facts, self._activated, _models(request), self._early
+            self._policies.late_rules,
+            self._facts,
+            self._activated,
+            models,
+            self._early,
+            estimates_usd=estimates_usd,
         )
         self._findings.replace(ruling.findings)
         denial = self._deny_by_rule(ruling.deny)
         return denial or self._grant(ruling)
+
+    def _estimates_usd(self, models: tuple[str, ...]) -> dict[str, float]:
+        """What the request may cost with each model that has a price, where any expression asks."""
+        if self._request is None or not self._policies.needs_cost_estimates:
+            return {}
+        return estimates.usd(self._request, self._tokens, models, self._prices, self._at_ns)
 
     def _deny_by_rule(self, finding: Finding | None) -> Denial | None:
         if finding is None:

@@ -26,10 +26,12 @@ def build(
     at_ns: int,
     *,
     withheld: Collection[str] = (),
+    estimated_usd: float | None = None,
 ) -> facts_pb2.Facts:
     """The facts of a request; `request` is None before its body was read or where none was understood.
 
-    `withheld` names further headers (lower case) that carry a credential.
+    `withheld` names further headers (lower case) that carry a credential; `estimated_usd` is what the
+    request may cost, None where no price is known or nobody asks.
     """
     facts = facts_pb2.Facts(
         request=_request(head, request, withheld),
@@ -49,6 +51,8 @@ def build(
     if request is not None:
         facts.target.model = _text(request.model)
         facts.target.provider = _text(request.provider)
+    if estimated_usd is not None:
+        facts.cost.estimated_usd.value = estimated_usd
     facts.now.FromNanoseconds(at_ns)
     return facts
 
@@ -64,11 +68,14 @@ def without_credentials(head: RequestHead, withheld: Collection[str] = ()) -> Re
     return replace(head, headers=headers, path=head.path_only, source=source)
 
 
-def about_model(facts: facts_pb2.Facts, model: str) -> facts_pb2.Facts:
-    """The same facts as if the request and its target named only `model`."""
+def about_model(facts: facts_pb2.Facts, model: str, *, estimated_usd: float | None = None) -> facts_pb2.Facts:
+    """The same facts as if the request and its target named only `model`, which has a price of its own."""
     other = facts_pb2.Facts()
     other.CopyFrom(facts)
     other.request.model = other.target.model = _text(model)
+    other.ClearField("cost")
+    if estimated_usd is not None:
+        other.cost.estimated_usd.value = estimated_usd
     return other
 
 

@@ -40,6 +40,9 @@ _PARTS_OF_STRINGS = frozenset({"startsWith", "endsWith", "contains"})
 _INDEX = frozenset({"_[_]", "_[?_]"})
 _OPTIONAL = frozenset({"_[?_]", "_?._"})
 _HEADERS = "request.headers"
+# Null where no price is known.
+_ESTIMATE = "cost.estimated_usd"
+_NO_EQUALITY = f"{_ESTIMATE} is an estimate; compare it with <, <=, > or >=, or with null"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ def check(root: Expr, providers: Collection[str] = NAMES) -> Iterator[Impossible
             if message:
                 yield Impossible(literal.node_id, message)
         yield from _impossible_parts(node)
+        if _compares_estimate(node, null=False):
+            yield Impossible(node.id, _NO_EQUALITY)
 
 
 def unguarded(root: Expr) -> Iterator[Unguarded]:
@@ -114,6 +119,32 @@ def unguarded(root: Expr) -> Iterator[Unguarded]:
     for node_id, name in read:
         if _spelling(name) not in tested:
             yield Unguarded(node_id, name.const_expr.string_value)
+
+
+def unpriced(root: Expr) -> Iterator[int]:
+    """The reads of the estimated cost that fail where no price is known; a test anywhere guards them."""
+    reads: list[int] = []
+    for node in _walk(root):
+        if _fact(node) == _ESTIMATE and not node.select_expr.test_only:
+            reads.append(node.id)
+        elif _fact(node) == _ESTIMATE or _is_optional_estimate(node) or _compares_estimate(node, null=True):
+            return
+    yield from reads
+
+
+def _is_optional_estimate(node: Expr) -> bool:
+    call = node.call_expr
+    is_optional = _kind(node) == "call_expr" and call.function == "_?._"
+    return is_optional and _is_identifier(call.args[0]) and call.args[0].ident_expr.name == "cost"
+
+
+def _compares_estimate(node: Expr, *, null: bool) -> bool:
+    """Whether a node asks if the estimate is equal to null, or to anything else: then no null fails it."""
+    call = node.call_expr
+    if _kind(node) != "call_expr" or call.function not in _EQUALITY | {"@in"}:
+        return False
+    has_null = any(arg.const_expr.WhichOneof("constant_kind") == "null_value" for arg in call.args)
+    return has_null is null and any(_fact(arg) == _ESTIMATE for arg in call.args)
 
 
 def _with_force(root: Expr) -> Iterator[tuple[Expr, bool]]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from extproc.decision import Mode, PolicyRef, Unit
 from extproc.errors import PolicyFolderInvalid, Problem
 from extproc.formats import providers
+from extproc.measure.overrides import Overrides
 from extproc.policy import documents, schema
 from extproc.policy.cel import Expression
 from extproc.policy.documents import Document
@@ -22,6 +23,7 @@ from extproc.policy.kinds.access_rule import AccessRule
 from extproc.policy.kinds.api_key import ApiKey, KeyRing
 from extproc.policy.kinds.defaults import Defaults
 from extproc.policy.kinds.identity import Identity
+from extproc.policy.kinds.price import Price, overrides
 from extproc.policy.kinds.provider import Provider
 from extproc.policy.kinds.rate_limit import RateLimit
 from extproc.policy.objects import Block, PolicyObject, Spec
@@ -31,12 +33,13 @@ _REVISION_CHARACTERS = 12
 
 # The order of a request; the silent kinds only hold data. Every kind is in one of the two.
 STAGES = ("Identity", "AccessRule", "RateLimit", "Defaults")
-SILENT = frozenset({"ApiKey", "Provider"})
+SILENT = frozenset({"ApiKey", "Price", "Provider"})
 
 # What limits and expressions know without the text being counted: output has its ceiling.
 _UNCOUNTED = frozenset({Unit.REQUESTS, Unit.OUTPUT_TOKENS})
 # A variable as a whole is whatever it holds.
-_COUNTED_FACTS = frozenset({"tokens", "tokens.input", "tokens.exact", "cost", "cost.estimated_usd"})
+_COST_FACTS = frozenset({"cost", "cost.estimated_usd"})
+_COUNTED_FACTS = _COST_FACTS | {"tokens", "tokens.input", "tokens.exact"}
 
 T = TypeVar("T", bound=Spec)
 
@@ -93,9 +96,23 @@ class PolicySet:
     @cached_property
     def needs_token_counts(self) -> bool:
         """Whether any object asks how many tokens the input has; the bound by bytes is no count."""
-        active = [item.spec for item in self.objects if item.mode is not Mode.DISABLED]
+        active = self._active
         limited = any(isinstance(spec, RateLimit) and spec.limit.unit not in _UNCOUNTED for spec in active)
-        return limited or any(map(_reads_counts, active))
+        return limited or any(_reads_any(spec, _COUNTED_FACTS) for spec in active)
+
+    @cached_property
+    def needs_cost_estimates(self) -> bool:
+        """Whether any expression asks what the request may cost."""
+        return any(_reads_any(spec, _COST_FACTS) for spec in self._active)
+
+    @property
+    def _active(self) -> list[Spec]:
+        return [item.spec for item in self.objects if item.mode is not Mode.DISABLED]
+
+    @cached_property
+    def prices(self) -> Overrides:
+        """What the folder says of money."""
+        return overrides(_of(self.objects, Price), self.revision)
 
     @cached_property
     def rate_limits(self) -> tuple[PolicyObject[RateLimit], ...]:
@@ -166,14 +183,14 @@ def describe(policies: PolicySet) -> list[dict[str, Any]]:
     ]
 
 
-def _reads_counts(block: Block) -> bool:
-    """Whether an expression anywhere in a block reads a fact that takes counting."""
+def _reads_any(block: Block, facts: frozenset[str]) -> bool:
+    """Whether an expression anywhere in a block reads one of these facts."""
     for name in type(block).model_fields:
         value = getattr(block, name)
         for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Expression) and not _COUNTED_FACTS.isdisjoint(part.reads):
+            if isinstance(part, Expression) and not facts.isdisjoint(part.reads):
                 return True
-            if isinstance(part, Block) and _reads_counts(part):
+            if isinstance(part, Block) and _reads_any(part, facts):
                 return True
     return False
 
@@ -251,6 +268,10 @@ def _identities(item: PolicyObject[Spec]) -> list[tuple[object, str]]:
     if isinstance(spec, AccessRule):
         rule = (AccessRule, spec.effect, spec.match.text, spec.mode, spec.on_error)
         found.append((rule, "{item} says the same as {earlier} and can never matter"))
+    if isinstance(spec, Price):
+        for model in spec.models:
+            priced = (Price, spec.provider, model, spec.from_)
+            found.append((priced, f"{{item}} has a price of {model} from the same day on as {{earlier}}"))
     return found
 
 

@@ -14,7 +14,7 @@ from extproc.formats.base import CONTROL, NO_OUTPUT, AnswerReader, WireFormat
 from extproc.formats.body import AnswerDecoder, answer_decoder
 from extproc.formats.plain_answers import UnreadAnswer
 from extproc.formats.sse import EventFilter
-from extproc.measure.prices import Prices
+from extproc.measure.overrides import PriceBook
 from extproc.model import AIRequest, Basis, Observation, Usage
 from extproc.policy import accounting
 from extproc.session.events import ResponseHeaders, ResponseTrailers
@@ -144,7 +144,7 @@ class Answer:
         *,
         observed_output_tokens: int | None,
         usual_reasoning_tokens: int,
-        prices: Prices,
+        prices: PriceBook,
     ) -> Settlement:
         """What the decision comes to; `observed_output_tokens` is the count of `text_to_count`."""
         headers, seen = self._headers, self.seen()
@@ -192,7 +192,7 @@ def _is_whole(seen: Observation) -> bool:
     return seen.finished and seen.usage is not None and seen.usage.is_complete
 
 
-def _cost(prices: Prices, decision: Decision, basis: Basis, usage: Usage, answered: str) -> Cost | None:
+def _cost(prices: PriceBook, decision: Decision, basis: Basis, usage: Usage, answered: str) -> Cost | None:
     """The price of the tokens that are settled, reported or estimated; what nobody did costs nothing."""
     request = decision.request
     if basis in _NOTHING_DONE or (request is not None and request.operation == CONTROL):

@@ -54,7 +54,7 @@ class SessionSettings:
     """What differs between deployments."""
 
     native_usage: bool = False  # Envoy reads the usage and hands it over in the trailers
-    prices: Prices = field(default_factory=Prices)  # none: nothing has a cost
+    prices: Prices = field(default_factory=Prices)  # as published; none: only the folder's have a cost
 
 
 class Session:
@@ -66,6 +66,7 @@ class Session:
         self._policies = policies
         self._decision_id = decision_id
         self._settings = settings
+        self._prices = policies.prices.over(settings.prices)
         self._owes_trailers = False
         # Set by _on_request_headers, which every other handler comes after.
         self._evaluation: Evaluation
@@ -125,7 +126,11 @@ class Session:
         head = self._head = event.head
         self._format = classify.dialect(head)
         self._evaluation = Evaluation(
-            self._policies, decision_id=self._decision_id, head=head, at_ns=event.at_ns
+            self._policies,
+            decision_id=self._decision_id,
+            head=head,
+            at_ns=event.at_ns,
+            prices=self._prices,
         )
         refused = self._classify(head)
         denial = self._evaluation.check_headers()
@@ -380,7 +385,7 @@ class Session:
             at_ns,
             observed_output_tokens=observed_output_tokens,
             usual_reasoning_tokens=self._usual_reasoning_tokens,
-            prices=self._settings.prices,
+            prices=self._prices,
         )
         return [Settle(settlement=settlement), Report(decision=decision, settlement=settlement)]
 

@@ -80,9 +80,9 @@ class Metrics:
         )
         self.tokens = Tally(meter, "ai_policy.tokens", "{token}", "Tokens settled.")
         # A double counts nano-dollars exactly up to nine million dollars.
-        self.cost = Tally(meter, "ai_policy.cost", "nano_usd", "Nano-dollars settled, at published prices.")
+        self.cost = Tally(meter, "ai_policy.cost", "nano_usd", "Nano-dollars settled, at the prices known.")
         self.unpriced = Tally(
-            meter, "ai_policy.unpriced", "{settlement}", "Settlements of models without a published price."
+            meter, "ai_policy.unpriced", "{settlement}", "Settlements of models without a known price."
         )
         self.settlements = Tally(meter, "ai_policy.settlements", "{settlement}", "Settlements by basis.")
         self.abandoned = Tally(

@@ -76,7 +76,7 @@ def kinds() -> str:
     """The fields of each kind's `spec`; those without a default are marked."""
     rows = [
         (code(name), _fields(KINDS[name]))
-        for name in ("Identity", "ApiKey", "AccessRule", "RateLimit", "Provider", "Defaults")
+        for name in ("Identity", "ApiKey", "AccessRule", "RateLimit", "Provider", "Price", "Defaults")
     ]
     assert len(rows) == len(KINDS)
     return table(("kind", "fields of `spec`, * = required"), rows)
@@ -84,7 +84,7 @@ def kinds() -> str:
 
 def policies() -> str:
     """The sample policies, every file as it is."""
-    order = ("identity", "key-demo", "access", "limits", "providers", "defaults")
+    order = ("identity", "key-demo", "access", "limits", "providers", "prices", "defaults")
     files = [(ROOT / "policies" / f"{name}.yaml").read_text() for name in order]
     assert len(files) == len(list((ROOT / "policies").glob("*.yaml")))
     return fenced("---\n".join(files), "yaml")
@@ -114,6 +114,8 @@ def _facts(message: Any) -> Iterator[str]:
 
 
 def _type(field: FieldDescriptor) -> str:
+    if field.message_type is not None and field.message_type.full_name == "google.protobuf.DoubleValue":
+        return "double or null"
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return "map"
     name = _TYPES[field.type]

@@ -9,6 +9,7 @@ from extproc.policy.kinds.access_rule import AccessRule
 from extproc.policy.kinds.api_key import ApiKey
 from extproc.policy.kinds.defaults import Defaults
 from extproc.policy.kinds.identity import Identity
+from extproc.policy.kinds.price import Price
 from extproc.policy.kinds.provider import Provider
 from extproc.policy.kinds.rate_limit import RateLimit
 from extproc.policy.objects import Spec
@@ -18,6 +19,7 @@ _ALL: tuple[type[Spec], ...] = (
     ApiKey,
     Defaults,
     Identity,
+    Price,
     Provider,
     RateLimit,
 )

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61i_policy/v1/facts.proto\x12\x0c\x61i_policy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb3\x02\n\x05\x46\x61\x63ts\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.ai_policy.v1.RequestFacts\x12-\n\x08identity\x18\x02 \x01(\x0b\x32\x1b.ai_policy.v1.IdentityFacts\x12)\n\x06target\x18\x03 \x01(\x0b\x32\x19.ai_policy.v1.TargetFacts\x12(\n\x06tokens\x18\x04 \x01(\x0b\x32\x18.ai_policy.v1.TokenFacts\x12%\n\x04\x63ost\x18\x05 \x01(\x0b\x32\x17.ai_policy.v1.CostFacts\x12)\n\x06source\x18\x06 \x01(\x0b\x32\x19.ai_policy.v1.SourceFacts\x12\'\n\x03now\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb3\x03\n\x0cRequestFacts\x12\x0b\n\x03\x61pi\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x0e\n\x06stream\x18\x06 \x01(\x08\x12\x0f\n\x07\x63hoices\x18\x07 \x01(\x03\x12\x15\n\rmessage_count\x18\x08 \x01(\x03\x12\r\n\x05tools\x18\t \x03(\t\x12\x12\n\nmodalities\x18\n \x03(\t\x12\x10\n\x08\x65nd_user\x18\x0b \x01(\t\x12\x18\n\x0btemperature\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x11\n\thas_state\x18\r \x01(\x08\x12\x0e\n\x06method\x18\x0e \x01(\t\x12\x0c\n\x04host\x18\x0f \x01(\t\x12\x0c\n\x04path\x18\x10 \x01(\t\x12\x38\n\x07headers\x18\x11 \x03(\x0b\x32\'.ai_policy.v1.RequestFacts.HeadersEntry\x12\x12\n\nbody_bytes\x18\x12 \x01(\x03\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_temperature\"\xc8\x02\n\rIdentityFacts\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0c\n\x04team\x18\x03 \x01(\t\x12\x0b\n\x03org\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\t\x12\x37\n\x06labels\x18\x06 \x03(\x0b\x32\'.ai_policy.v1.IdentityFacts.LabelsEntry\x12\x37\n\x06\x63laims\x18\x07 \x03(\x0b\x32\'.ai_policy.v1.IdentityFacts.ClaimsEntry\x12\x0b\n\x03key\x18\x08 \x01(\t\x12\x15\n\rauthenticated\x18\t \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0b\x43laimsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x0bTargetFacts\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\"Y\n\nTokenFacts\x12\r\n\x05input\x18\x01 \x01(\x03\x12\x19\n\x11input_upper_bound\x18\x02 \x01(\x03\x12\x12\n\nmax_output\x18\x03 \x01(\x03\x12\r\n\x05\x65xact\x18\x04 \x01(\x08\"9\n\tCostFacts\x12\x1a\n\restimated_usd\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_estimated_usd\"@\n\x0bSourceFacts\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\r\n\x05route\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61i_policy/v1/facts.proto\x12\x0c\x61i_policy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xb3\x02\n\x05\x46\x61\x63ts\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.ai_policy.v1.RequestFacts\x12-\n\x08identity\x18\x02 \x01(\x0b\x32\x1b.ai_policy.v1.IdentityFacts\x12)\n\x06target\x18\x03 \x01(\x0b\x32\x19.ai_policy.v1.TargetFacts\x12(\n\x06tokens\x18\x04 \x01(\x0b\x32\x18.ai_policy.v1.TokenFacts\x12%\n\x04\x63ost\x18\x05 \x01(\x0b\x32\x17.ai_policy.v1.CostFacts\x12)\n\x06source\x18\x06 \x01(\x0b\x32\x19.ai_policy.v1.SourceFacts\x12\'\n\x03now\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb3\x03\n\x0cRequestFacts\x12\x0b\n\x03\x61pi\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x0e\n\x06stream\x18\x06 \x01(\x08\x12\x0f\n\x07\x63hoices\x18\x07 \x01(\x03\x12\x15\n\rmessage_count\x18\x08 \x01(\x03\x12\r\n\x05tools\x18\t \x03(\t\x12\x12\n\nmodalities\x18\n \x03(\t\x12\x10\n\x08\x65nd_user\x18\x0b \x01(\t\x12\x18\n\x0btemperature\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x11\n\thas_state\x18\r \x01(\x08\x12\x0e\n\x06method\x18\x0e \x01(\t\x12\x0c\n\x04host\x18\x0f \x01(\t\x12\x0c\n\x04path\x18\x10 \x01(\t\x12\x38\n\x07headers\x18\x11 \x03(\x0b\x32\'.ai_policy.v1.RequestFacts.HeadersEntry\x12\x12\n\nbody_bytes\x18\x12 \x01(\x03\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_temperature\"\xc8\x02\n\rIdentityFacts\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0c\n\x04team\x18\x03 \x01(\t\x12\x0b\n\x03org\x18\x04 \x01(\t\x12\x0e\n\x06groups\x18\x05 \x03(\t\x12\x37\n\x06labels\x18\x06 \x03(\x0b\x32\'.ai_policy.v1.IdentityFacts.LabelsEntry\x12\x37\n\x06\x63laims\x18\x07 \x03(\x0b\x32\'.ai_policy.v1.IdentityFacts.ClaimsEntry\x12\x0b\n\x03key\x18\x08 \x01(\t\x12\x15\n\rauthenticated\x18\t \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0b\x43laimsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x0bTargetFacts\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0f\n\x07\x63luster\x18\x03 \x01(\t\"Y\n\nTokenFacts\x12\r\n\x05input\x18\x01 \x01(\x03\x12\x19\n\x11input_upper_bound\x18\x02 \x01(\x03\x12\x12\n\nmax_output\x18\x03 \x01(\x03\x12\r\n\x05\x65xact\x18\x04 \x01(\x08\"@\n\tCostFacts\x12\x33\n\restimated_usd\x18\x01 \x01(\x0b\x32\x1c.google.protobuf.DoubleValue\"@\n\x0bSourceFacts\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\r\n\x05route\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,24 +39,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IDENTITYFACTS_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_IDENTITYFACTS_CLAIMSENTRY']._loaded_options = None
   _globals['_IDENTITYFACTS_CLAIMSENTRY']._serialized_options = b'8\001'
-  _globals['_FACTS']._serialized_start=76
-  _globals['_FACTS']._serialized_end=383
-  _globals['_REQUESTFACTS']._serialized_start=386
-  _globals['_REQUESTFACTS']._serialized_end=821
-  _globals['_REQUESTFACTS_HEADERSENTRY']._serialized_start=759
-  _globals['_REQUESTFACTS_HEADERSENTRY']._serialized_end=805
-  _globals['_IDENTITYFACTS']._serialized_start=824
-  _globals['_IDENTITYFACTS']._serialized_end=1152
-  _globals['_IDENTITYFACTS_LABELSENTRY']._serialized_start=1060
-  _globals['_IDENTITYFACTS_LABELSENTRY']._serialized_end=1105
-  _globals['_IDENTITYFACTS_CLAIMSENTRY']._serialized_start=1107
-  _globals['_IDENTITYFACTS_CLAIMSENTRY']._serialized_end=1152
-  _globals['_TARGETFACTS']._serialized_start=1154
-  _globals['_TARGETFACTS']._serialized_end=1217
-  _globals['_TOKENFACTS']._serialized_start=1219
-  _globals['_TOKENFACTS']._serialized_end=1308
-  _globals['_COSTFACTS']._serialized_start=1310
-  _globals['_COSTFACTS']._serialized_end=1367
-  _globals['_SOURCEFACTS']._serialized_start=1369
-  _globals['_SOURCEFACTS']._serialized_end=1433
+  _globals['_FACTS']._serialized_start=108
+  _globals['_FACTS']._serialized_end=415
+  _globals['_REQUESTFACTS']._serialized_start=418
+  _globals['_REQUESTFACTS']._serialized_end=853
+  _globals['_REQUESTFACTS_HEADERSENTRY']._serialized_start=791
+  _globals['_REQUESTFACTS_HEADERSENTRY']._serialized_end=837
+  _globals['_IDENTITYFACTS']._serialized_start=856
+  _globals['_IDENTITYFACTS']._serialized_end=1184
+  _globals['_IDENTITYFACTS_LABELSENTRY']._serialized_start=1092
+  _globals['_IDENTITYFACTS_LABELSENTRY']._serialized_end=1137
+  _globals['_IDENTITYFACTS_CLAIMSENTRY']._serialized_start=1139
+  _globals['_IDENTITYFACTS_CLAIMSENTRY']._serialized_end=1184
+  _globals['_TARGETFACTS']._serialized_start=1186
+  _globals['_TARGETFACTS']._serialized_end=1249
+  _globals['_TOKENFACTS']._serialized_start=1251
+  _globals['_TOKENFACTS']._serialized_end=1340
+  _globals['_COSTFACTS']._serialized_start=1342
+  _globals['_COSTFACTS']._serialized_end=1406
+  _globals['_SOURCEFACTS']._serialized_start=1408
+  _globals['_SOURCEFACTS']._serialized_end=1472
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf import wrappers_pb2 as _wrappers_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -135,8 +136,8 @@ class TokenFacts(_message.Message):
 class CostFacts(_message.Message):
     __slots__ = ("estimated_usd",)
     ESTIMATED_USD_FIELD_NUMBER: _ClassVar[int]
-    estimated_usd: float
-    def __init__(self, estimated_usd: _Optional[float] = ...) -> None: ...
+    estimated_usd: _wrappers_pb2.DoubleValue
+    def __init__(self, estimated_usd: _Optional[_Union[_wrappers_pb2.DoubleValue, _Mapping]] = ...) -> None: ...
 
 class SourceFacts(_message.Message):
     __slots__ = ("address", "principal", "route")

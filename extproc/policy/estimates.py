@@ -1,0 +1,53 @@
+"""What a request may cost before anyone answered, in dollars, for expressions alone.
+
+Floor 1, pure. Nothing is charged by it: money that is settled stays in whole nano-dollars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import islice
+from types import MappingProxyType
+from typing import Final
+
+from extproc.formats.base import CONTROL
+from extproc.measure.overrides import PriceBook
+from extproc.model import AIRequest, TokenEstimate, Usage
+
+_NANO_USD: Final = 1_000_000_000
+# A body may name a thousand models, and half a millisecond passes until a name is known to have no price.
+# What is beyond has no estimate, as if it had no price.
+_MODELS: Final = 16
+# Far above any ceiling; an absurd one that a body declares need not be multiplied digit by digit.
+_MOST_TOKENS: Final = 10**15
+# What these spend is not in the tokens of their request: jobs that run later, sound, open connections.
+_UNKNOWN: Final = frozenset({"batch", "fine_tuning", "realtime", "speech"})
+# Output that has a price of its own.
+_PARTS: Mapping[str, str] = MappingProxyType({"image_generation": "image_output_tokens"})
+
+
+def usd(
+    request: AIRequest, tokens: TokenEstimate, models: Iterable[str], prices: PriceBook, at_ns: int
+) -> dict[str, float]:
+    """The estimate for each model that has a price: the input, and every choice as long as it may be.
+
+    Input is priced as text that no cache holds; only the first models are looked up.
+    """
+    if request.operation == CONTROL:
+        return dict.fromkeys(models, 0.0)
+    if request.operation in _UNKNOWN:
+        return {}
+    usage = _most(request, tokens)
+    found = {
+        model: prices.cost(usage, provider=request.provider, requested=model, at_ns=at_ns)
+        for model in islice(models, _MODELS)
+    }
+    return {model: cost.nano_usd / _NANO_USD for model, cost in found.items() if cost is not None}
+
+
+def _most(request: AIRequest, tokens: TokenEstimate) -> Usage:
+    output = min(tokens.max_output * request.choices, _MOST_TOKENS)
+    usage = Usage(input_tokens=min(tokens.input, _MOST_TOKENS), output_tokens=output)
+    part = _PARTS.get(request.operation)
+    return replace(usage, **{part: output}) if part else usage

@@ -1,0 +1,192 @@
+"""Price: what a model costs where nobody publishes it, or where you pay another price.
+
+Floor 1, pure: a folder's words for money. What holds for which request is `measure.overrides`'.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from functools import cached_property
+from types import MappingProxyType
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
+
+from extproc.formats.providers import NAMES
+from extproc.measure.overrides import ALWAYS_NS, Override, Overrides
+from extproc.measure.tariff import INPUT, OUTPUT, Tariff
+from extproc.policy.objects import Block, PolicyObject, Spec, rejected
+
+# A dollar a token is far above any price. Fifteen digits are what a number without quotes keeps of them.
+_AMOUNT: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?")
+_MOST: Final = Decimal(1_000_000)
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MODEL: Final = re.compile(r"[^\s*{}]{0,255}[^\s{}]")
+
+# The fields of `usdPerMillion`, the whole before its parts -> the names of their prices in tariffs.
+_INPUTS: Mapping[str, str] = MappingProxyType(
+    {
+        "input": INPUT,
+        "cache_read": "cache_read_mtok",
+        "cache_write": "cache_write_mtok",
+        "cache_write_1h": "cache_write_1h_mtok",
+        "audio_input": "input_audio_mtok",
+        "image_input": "input_image_mtok",
+        "tool_input": "input_tool_mtok",
+    }
+)
+_OUTPUTS: Mapping[str, str] = MappingProxyType(
+    {
+        "output": OUTPUT,
+        "reasoning_output": "output_reasoning_mtok",
+        "audio_output": "output_audio_mtok",
+        "image_output": "output_image_mtok",
+    }
+)
+
+
+def _decimal(value: Any) -> Decimal:
+    text = format(Decimal(repr(value)), "f") if type(value) in (int, float) else value
+    if not isinstance(text, str) or not _AMOUNT.fullmatch(text):
+        raise rejected(
+            'an amount is a decimal number that is not negative, such as "2.50", with at most nine decimals'
+        )
+    return Decimal(text)
+
+
+def _price(value: Any) -> Decimal:
+    amount = _decimal(value)
+    if amount > _MOST:
+        raise rejected("this is more than a dollar a token; prices are US dollars for a million tokens")
+    return amount
+
+
+def _percent(value: Any) -> Decimal:
+    amount = _decimal(value)
+    if amount > 100:  # noqa: PLR2004  percent
+        raise rejected("a discount is between 0 and 100 percent")
+    return amount
+
+
+def _day_ns(value: Any) -> int:
+    try:
+        day = date.fromisoformat(value) if isinstance(value, str) and _DATE.fullmatch(value) else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise rejected('a day is wanted, such as "2026-01-31"; it begins at midnight UTC')
+    since = datetime(day.year, day.month, day.day, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return since // timedelta(microseconds=1) * 1_000
+
+
+def _model(name: str) -> str:
+    if not _MODEL.fullmatch(name) or name != name.lower():
+        raise rejected(
+            "a model is lower case, without spaces; only a beginning of names ends in *, such as llama-3*"
+        )
+    return name
+
+
+def _some(models: tuple[str, ...]) -> tuple[str, ...]:
+    if not models:
+        raise rejected('at least one model must be named; "*" is every model')
+    if len(set(models)) < len(models):
+        raise rejected("a model is there twice")
+    return models
+
+
+def _known(name: str | None, info: ValidationInfo) -> str | None:
+    known = (info.context or {}).get("providers", NAMES)
+    if name is not None and name not in known:
+        raise rejected(f"no provider has this name; the providers are {', '.join(sorted(known))}")
+    return name
+
+
+Dollars = Annotated[
+    Decimal | None, PlainValidator(_price), WithJsonSchema({"type": ["string", "number"], "minimum": 0})
+]
+Percent = Annotated[
+    Decimal | None,
+    PlainValidator(_percent),
+    WithJsonSchema({"type": ["string", "number"], "minimum": 0, "maximum": 100}),
+]
+Day = Annotated[int, PlainValidator(_day_ns), WithJsonSchema({"type": "string", "format": "date"})]
+
+
+class UsdPerMillion(Block):
+    """US dollars for a million tokens; a part without a price of its own has that of its whole."""
+
+    input: Dollars = None
+    output: Dollars = None
+    cache_read: Dollars = None
+    cache_write: Dollars = None
+    cache_write_1h: Dollars = Field(default=None, alias="cacheWrite1h")
+    audio_input: Dollars = None
+    image_input: Dollars = None
+    tool_input: Dollars = None
+    reasoning_output: Dollars = None
+    audio_output: Dollars = None
+    image_output: Dollars = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> UsdPerMillion:
+        if not self.listed:
+            raise rejected("at least one of input, output must be given")
+        for whole, *parts in (_INPUTS, _OUTPUTS):
+            if getattr(self, whole) is None and any(getattr(self, part) is not None for part in parts):
+                raise rejected(f"{whole} must be given too: what its parts leave over has a price")
+        return self
+
+    @cached_property
+    def listed(self) -> Mapping[str, Decimal]:
+        """The prices that are given, as tariffs call them."""
+        given = ((listed, getattr(self, name)) for name, listed in {**_INPUTS, **_OUTPUTS}.items())
+        return MappingProxyType({listed: price for listed, price in given if price is not None})
+
+
+class Price(Spec):
+    """The price of some models from a day on, or a discount on what is published.
+
+    An exact model comes before the longest beginning, then one that names the provider, then the latest
+    day that has begun. What has no price at all has no cost, and no estimate: an expression that
+    compares `cost.estimated_usd` fails there, so that an allow-rule never grants, a deny-rule denies
+    by its onError, and `has(cost.estimated_usd)` is how to say otherwise.
+    """
+
+    provider: Annotated[str | None, AfterValidator(_known)] = None
+    # Not by min_length: that would count a model with a fault as one that is not there.
+    models: Annotated[tuple[Annotated[str, AfterValidator(_model)], ...], AfterValidator(_some)] = Field(
+        json_schema_extra={"minItems": 1}
+    )
+    from_: Day = Field(default=ALWAYS_NS, alias="from")  # Unix nanoseconds once loaded
+    usd_per_million: UsdPerMillion | None = None
+    discount_percent: Percent = None
+
+    @model_validator(mode="after")
+    def _one_price(self) -> Price:
+        if (self.usd_per_million is None) == (self.discount_percent is None):
+            raise rejected("exactly one of usdPerMillion, discountPercent must be given")
+        return self
+
+
+def overrides(prices: Iterable[PolicyObject[Price]], revision: str) -> Overrides:
+    """What these objects say of money; `revision` is that of their folder."""
+    return Overrides(_override(item, revision) for item in prices)
+
+
+def _override(item: PolicyObject[Price], revision: str) -> Override:
+    spec = item.spec
+    listed = spec.usd_per_million.listed if spec.usd_per_million else {}
+    return Override(
+        revision=f"{item.ref}@{revision}",
+        models=spec.models,
+        provider=spec.provider or "",
+        begins_ns=spec.from_,
+        tariff=Tariff(listed) if listed else None,
+        has_input=INPUT in listed,
+        has_output=OUTPUT in listed,
+        percent=100 - (spec.discount_percent or Decimal(0)),
+    )
