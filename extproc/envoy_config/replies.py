@@ -45,6 +45,13 @@ LOCAL_REPLIES = (
         message="The request body is larger than this gateway takes.",
     ),
     LocalReply(
+        why="Envoy's own filter refused the caller's token; the sidecar never saw the request.",
+        expression='response.code_details.startsWith("jwt_authn_access_denied")',
+        type="authentication_error",
+        code="invalid_token",
+        message="The token of this request is missing, expired or not one of this gateway's.",
+    ),
+    LocalReply(
         why="No key for the provider: the operator's fault, and a 401 would blame the caller's key.",
         expression='response.code_details == "failed_to_inject_credential"',
         status=503,
