@@ -256,7 +256,9 @@ def wrong_tokens(issuer: Issuer) -> dict[str, str]:
 def test_a_wrong_token_is_refused_by_envoy_and_never_becomes_somebody(gate: Gate) -> None:
     for what, token in wrong_tokens(gate.issuer).items():
         refused = gate.ask(token, **FORGED)
-        assert (refused.status_code, refused.text[:3]) == (401, "Jwt"), what
+        # Envoy's own words, or the JSON that our whole configuration makes of them.
+        assert refused.status_code == 401, what
+        assert refused.text.startswith("Jwt") or refused.json()["error"]["code"] == "invalid_token", what
         # Where jwt_authn is told to let it pass, it is nobody's.
         passed = gate.ask(token, **OPTIONAL, **FORGED)
         assert (passed.status_code, passed.json()["error"]["code"]) == (401, "invalid_api_key"), what
