@@ -7,6 +7,13 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Machines are shared, and a fresh checkout draws its first text from a table that it builds meanwhile.
+settings.register_profile(
+    "shared machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("shared machine")
 
 # The tests serve gRPC and start processes: without this the child of a fork aborts inside gRPC's own
 # fork handlers, before it becomes another program.
