@@ -10,6 +10,7 @@ from typing import Any
 import anthropic
 import httpx2 as httpx
 import openai
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e import policies
@@ -87,3 +88,8 @@ def settlements(stack: Stack) -> Counter[str]:
             if sample.name == "ai_policy_settlements_total":
                 counts[sample.labels["basis"]] += int(sample.value)
     return counts
+
+
+def only(*names: str) -> pytest.MarkDecorator:
+    """Run a test on these stacks alone."""
+    return pytest.mark.parametrize("stack", names, indirect=True, scope="session")

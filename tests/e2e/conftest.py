@@ -72,8 +72,3 @@ def close_soon(bootstrap: str) -> str:
 @pytest.fixture
 def caller(stack: Stack) -> Caller:
     return call(stack)
-
-
-def only(*names: str) -> pytest.MarkDecorator:
-    """Run a test on these stacks alone."""
-    return pytest.mark.parametrize("stack", names, indirect=True, scope="session")

@@ -17,8 +17,7 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]  # a
 from google import genai
 from google.genai import errors, types
 
-from tests.e2e.callers import Caller, settlements
-from tests.e2e.conftest import only
+from tests.e2e.callers import Caller, only, settlements
 from tests.e2e.test_requests import HELLO, OPENAI, wait_until
 
 DENIED = "o1-pro"

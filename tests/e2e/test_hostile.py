@@ -23,8 +23,7 @@ import pytest
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.server import SERVICE
 from tests.e2e import policies
-from tests.e2e.callers import Caller, call, settlements
-from tests.e2e.conftest import only
+from tests.e2e.callers import Caller, call, only, settlements
 from tests.e2e.stack import Stack
 from tests.e2e.test_requests import HELLO, OPENAI, wait_until
 

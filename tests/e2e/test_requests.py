@@ -11,8 +11,7 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from tests.e2e.callers import Caller, settlements
-from tests.e2e.conftest import only
+from tests.e2e.callers import Caller, only, settlements
 from tests.e2e.stack import Stack
 
 OPENAI = "gpt-4o-mini"

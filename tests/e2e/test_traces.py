@@ -4,8 +4,7 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from tests.e2e.callers import Caller
-from tests.e2e.conftest import only
+from tests.e2e.callers import Caller, only
 from tests.e2e.otlp import OtlpReceiver, ReceivedSpan
 from tests.e2e.test_requests import HELLO, OPENAI
 
