@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from extproc.formats.aws.event_stream import CONTENT_TYPE as EVENT_STREAM
 from extproc.formats.aws.event_stream import EventStreamParser
 from extproc.formats.base import AnswerReader
-from extproc.formats.body import MAX_ANSWER_BYTES
+from extproc.formats.body import MAX_ANSWER_BYTES, media_type
 from extproc.formats.ndjson import LineParser
 from extproc.formats.sse import SSEEvent, SSEParser
 from extproc.model import Observation, Usage
@@ -227,11 +227,6 @@ _READERS: Mapping[str, Callable[[Dialect], AnswerReader]] = MappingProxyType(
 def reader(dialect: Dialect, headers: Mapping[str, str]) -> AnswerReader:
     """The reader for an answer by its content type; whatever is no stream is read as one JSON body."""
     return _READERS.get(media_type(headers), JSONAnswer)(dialect)
-
-
-def media_type(headers: Mapping[str, str]) -> str:
-    """The media type of a message in lower case, without parameters."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def event_object(data: bytes) -> JSON:

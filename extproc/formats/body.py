@@ -75,16 +75,21 @@ def _check_content_type(content_type: str) -> None:
             raise _unsupported("charset of content-type", "utf-8")
 
 
+def media_type(headers: Mapping[str, str]) -> str:
+    """The media type of a message in lower case, without parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def json_content_type(headers: Mapping[str, str]) -> str:
     """What a JSON body must go upstream as; empty where its content type says so already.
 
     curl sends JSON as a form unless told otherwise, and many servers read it all the same. The
     provider must read it as we do. Raises `RequestRefused` (415) for a type that can hold no JSON.
     """
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == "application/json" or media_type.endswith("+json"):
+    said = media_type(headers)
+    if said == "application/json" or said.endswith("+json"):
         return ""
-    if media_type not in _MISTAKEN_FOR_JSON:
+    if said not in _MISTAKEN_FOR_JSON:
         raise _unsupported("content-type", "application/json")
     return "application/json"
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from extproc.decision import Cost, Decision, Settlement
 from extproc.formats.base import CONTROL, NO_OUTPUT, AnswerReader, WireFormat
-from extproc.formats.body import AnswerDecoder, answer_decoder
+from extproc.formats.body import AnswerDecoder, answer_decoder, media_type
 from extproc.formats.plain_answers import UnreadAnswer
 from extproc.formats.sse import EventFilter
 from extproc.measure.overrides import PriceBook
@@ -47,11 +47,13 @@ class Answer:
         self._decoder: AnswerDecoder | None = None
         self._filter: EventFilter | None = None
         self._native: ResponseTrailers | None = None
+        # Made once: an observation joins all the text that was generated.
+        self._final: Observation | None = None
 
     @property
     def is_stream(self) -> bool:
         """Whether it comes as server-sent events, whatever was asked for."""
-        return self._headers.headers.get("content-type", "").strip().lower().startswith("text/event-stream")
+        return media_type(self._headers.headers) == "text/event-stream"
 
     @property
     def reads_body(self) -> bool:
@@ -115,9 +117,13 @@ class Answer:
         self._native = native
         if self._reader is not None:
             self._reader.finish()
+        self._final = self._observe()
 
     def seen(self) -> Observation:
         """What we read, completed by what Envoy read: a whole figure beats a part of one."""
+        return self._final or self._observe()
+
+    def _observe(self) -> Observation:
         seen = Observation() if self._reader is None else self._reader.observation()
         if self._decoder is not None and self._decoder.is_broken:
             seen = replace(seen, is_incomplete=True)

@@ -23,6 +23,7 @@ def forward(
     path: str | None,
     body: bytes | None,
     content_type: str = "",
+    skip_request_body: bool = False,
 ) -> Continue:
     """Let the request through: without its gateway credential and whatever pretends to be ours."""
     spoofed = tuple(name for name in decision.head.headers if name.startswith(OUR_PREFIX))
@@ -42,6 +43,7 @@ def forward(
         set_headers=headers,
         remove_headers=tuple(name for name in dict.fromkeys(remove) if name != DECISION_ID),
         body=body,
+        skip_request_body=skip_request_body,
         metadata=decision_metadata(decision),
     )
 

@@ -8,7 +8,7 @@ is the engine's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from extproc.decision import Cost, Decision, Denial, Effect, Settlement
 from extproc.errors import ProtocolViolation, RequestRefused
@@ -251,9 +251,8 @@ class Session:
             path=self._evaluation.path_without_credential,
             body=self._new_body,
             content_type=self._content_type,
+            skip_request_body=self._skips_body,
         )
-        if self._skips_body:
-            forward = replace(forward, skip_request_body=True)
         actions: list[Action] = [forward]
         if self._owes_trailers:
             actions.append(Continue(phase=RequestTrailers))

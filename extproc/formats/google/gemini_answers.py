@@ -17,13 +17,13 @@ from extproc.formats.answers import (
     as_objects,
     as_text,
     event_object,
-    media_type,
     place,
     reader,
     tokens,
     word,
 )
 from extproc.formats.base import AnswerReader
+from extproc.formats.body import media_type
 from extproc.formats.google.json_array import ArrayAnswer
 from extproc.formats.sse import SSEEvent
 from extproc.model import Usage

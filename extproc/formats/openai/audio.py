@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from extproc.formats import fields
-from extproc.formats.answers import media_type
 from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
+from extproc.formats.body import media_type
 from extproc.formats.content import Content
 from extproc.formats.multipart import FilePart, typed
 from extproc.formats.openai import audio_answers as openai_audio_answers

@@ -15,11 +15,11 @@ from extproc.formats.answers import (
     as_object,
     as_objects,
     event_object,
-    media_type,
     reader,
     tokens,
 )
 from extproc.formats.base import AnswerReader
+from extproc.formats.body import media_type
 from extproc.formats.plain_answers import TextAnswer, UnreadAnswer
 from extproc.formats.sse import SSEEvent
 from extproc.model import Usage

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.formats import fields
-from extproc.formats.answers import media_type, reader
+from extproc.formats.answers import reader
 from extproc.formats.base import JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
+from extproc.formats.body import media_type
 from extproc.formats.content import Content
 from extproc.formats.images import size_of_bytes, size_of_url
 from extproc.formats.multipart import FilePart, typed

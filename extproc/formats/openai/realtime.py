@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
 from extproc.formats import fields
-from extproc.formats.answers import media_type, reader
+from extproc.formats.answers import reader
 from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
+from extproc.formats.body import media_type
 from extproc.formats.content import Content
 from extproc.formats.openai.dialect import OpenAIFormat
 from extproc.formats.openai.tools import Tools
