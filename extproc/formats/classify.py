@@ -104,9 +104,9 @@ def _claim(
         provider=provider.name,
     )
     for name in provider.formats:
-        wire_format = FORMATS.get(name)
-        call = wire_format.claim(line) if wire_format else None
-        if wire_format and call:
+        wire_format = FORMATS[name]
+        call = wire_format.claim(line)
+        if call:
             model = (model or call.model).lower()
             if not _is_name(model):
                 return None
@@ -162,9 +162,9 @@ def _without_port(host: str) -> str:
 def dialect(head: RequestHead) -> WireFormat:
     """The format in which to tell this caller of an error, whoever's path it is."""
     for pattern, name in _DIALECT_PATHS:
-        if name in FORMATS and pattern.match(head.path_only):
+        if pattern.match(head.path_only):
             return FORMATS[name]
     for header, name in _DIALECT_HEADERS:
-        if name in FORMATS and header in head.headers:
+        if header in head.headers:
             return FORMATS[name]
     return FORMATS[_DEFAULT_DIALECT]

@@ -101,7 +101,7 @@ def _read_upload(form: JSON, call: Call) -> ParsedRequest:
     if not isinstance(upload, FilePart):
         raise fields.not_this_call("/file is required: this path takes a file")
     if purpose in _BATCHES:
-        formats = {name: registry.FORMATS[name] for name in OPENAI if name in registry.FORMATS}
+        formats = {name: registry.FORMATS[name] for name in OPENAI}
         return batch_file.read(upload.content, call, formats)
     return ParsedRequest(request=_control(call), prompt=Prompt())
 
