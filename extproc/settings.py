@@ -12,8 +12,8 @@ from pathlib import Path
 
 from extproc.errors import SettingsInvalid
 
-# Up to this a body is understood on the event loop, and a text counted there: 4 KiB take less than a
-# millisecond whatever they hold (`python -m tests.measure.speed`; "0.0.0." counts at 5 MB/s). Handing
+# Up to this a body is understood on the event loop, and a text counted there: 4 KiB take about a
+# millisecond at worst (`python -m tests.measure.speed`; "0.0.0." counts at 5 MB/s). Handing
 # work to a thread and back costs a tenth of that.
 INLINE_BODY_BYTES = 4 * 1024
 # Below this a part of an answer is parsed on the event loop: about half a millisecond of JSON.

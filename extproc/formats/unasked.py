@@ -1,4 +1,4 @@
-"""What formats share whose answers report usage without being asked, and whose limits are not in headers.
+"""What formats share whose answers report usage without being asked; most have no headers for limits.
 
 Floor 1, pure.
 """

@@ -29,6 +29,7 @@ from extproc.formats.base import (
 from extproc.formats.content import Content
 from extproc.formats.images import size_of_base64
 from extproc.formats.strict_json import compact_json
+from extproc.formats.unasked import Unasked
 from extproc.model import AIRequest
 
 _OPERATIONS: Mapping[str, str] = MappingProxyType({"/messages": "chat", "/messages/count_tokens": CONTROL})
@@ -43,7 +44,7 @@ _TOOL_KEYS = frozenset({"type", "name", "model", "max_tokens", "max_uses"})
 _BLOCK_KEYS = frozenset({"type", "text", "source", "input", "name", "content", "thinking"})
 
 
-class AnthropicMessages:
+class AnthropicMessages(Unasked):
     """The wire format `anthropic_messages`."""
 
     name = "anthropic_messages"
@@ -86,17 +87,9 @@ class AnthropicMessages:
         )
         return ParsedRequest(request=request, prompt=content.prompt(definitions))
 
-    def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
-        """None: every answer of this dialect reports usage."""
-        return None
-
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
         return reader(AnthropicAnswers(), headers)
-
-    def is_usage_chunk(self, _event_data: bytes) -> bool:
-        """False: no event of this dialect is there only for its usage."""
-        return False
 
     def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
         """An Anthropic error."""

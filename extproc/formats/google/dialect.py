@@ -69,8 +69,3 @@ def _violation(limit: LimitState) -> dict[str, object]:
         "quotaId": unit.title().replace("_", "") + window,
         "quotaValue": str(limit.limit),
     }
-
-
-def limit_headers(_limits: tuple[LimitState, ...], _now_s: float) -> Mapping[str, str]:
-    """None: Google documents no such headers."""
-    return {}

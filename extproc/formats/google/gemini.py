@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from extproc.decision import Denial, LimitState
+from extproc.decision import Denial
 from extproc.formats.base import (
     CONTROL,
     JSON,
@@ -24,6 +24,7 @@ from extproc.formats.google import dialect as google_dialect
 from extproc.formats.google import gemini_body
 from extproc.formats.google import line as google_line
 from extproc.formats.google.gemini_answers import GeminiAnswers, google_reader
+from extproc.formats.unasked import Unasked
 from extproc.model import AIRequest
 
 # What may be done with each collection without spending anything, and the body it takes.
@@ -47,32 +48,20 @@ _MODEL_KINDS = frozenset({"models", "tunedModels"})
 _PAIR, _TRIPLE = 2, 3
 
 
-class GoogleFormat:
+class GoogleFormat(Unasked):
     """What the Gemini API and Vertex AI have in common: bodies, answers and denials."""
 
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
         return gemini_body.parse(body, call)
 
-    def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
-        """None: every answer of this dialect reports usage."""
-        return None
-
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
         return google_reader(GeminiAnswers(request.operation), headers)
 
-    def is_usage_chunk(self, _event_data: bytes) -> bool:
-        """False: no event of this dialect is there only for its usage."""
-        return False
-
     def render_denial(self, denial: Denial, provider: str = "") -> Reply:
         """A Google error."""
         return google_dialect.render_denial(denial, provider)
-
-    def limit_headers(self, limits: tuple[LimitState, ...], now_s: float) -> Mapping[str, str]:
-        """None: this dialect has no such headers."""
-        return google_dialect.limit_headers(limits, now_s)
 
 
 class Gemini(GoogleFormat):
