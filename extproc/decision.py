@@ -58,10 +58,15 @@ class Reason(StrEnum):
     HEADER_MISMATCH = "header_mismatch"
     # limits
     RATE_LIMITED = "rate_limited"
+    CAP_REACHED = "cap_reached"
+    CONCURRENCY_LIMITED = "concurrency_limited"
+    MODEL_SUBSTITUTED = "model_substituted"  # allowed, with the model that a reached cap leaves
+    CLAMPED = "clamped"  # allowed, with a smaller output ceiling
     REQUEST_EXCEEDS_LIMIT = "request_exceeds_limit"
     # ours
     POLICY_ERROR = "policy_error"
     STORE_UNAVAILABLE = "store_unavailable"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
 
 
@@ -72,6 +77,8 @@ class Unit(StrEnum):
     TOKENS = "tokens"
     INPUT_TOKENS = "input_tokens"
     OUTPUT_TOKENS = "output_tokens"
+    COST_USD = "cost_usd"  # amounts are nano-dollars
+    CONCURRENT_REQUESTS = "concurrent_requests"  # in flight at once; only leases count these
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -121,12 +128,58 @@ class Finding:
         return self.mode is Mode.SHADOW and self.effect is Effect.DENY
 
 
+@dataclass(frozen=True, slots=True)
+class TokenBucket:
+    """Refills `amount` every `per_us`, evenly, and never holds more than `burst`."""
+
+    amount: int
+    per_us: int
+    burst: int
+
+    @property
+    def size(self) -> int:
+        """The most that is ever there at once."""
+        return self.burst
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingWindow:
+    """No more than `size` in any stretch of `per_us`; what was used comes back in steps of a sixtieth."""
+
+    size: int
+    per_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarWindow:
+    """No more than `size` in each calendar period; nothing comes back before the next one.
+
+    `edges_us` are the beginnings of the period before, of this one, of the next and of the one after:
+    the store whose clock differs a little finds its own period among them.
+    """
+
+    size: int
+    period: str  # hour, day, week, month, year
+    edges_us: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """No more than `size` reservations open at once; one that is not renewed for `ttl_us` is over."""
+
+    size: int
+    ttl_us: int
+
+
+Window = TokenBucket | SlidingWindow | CalendarWindow | Leases
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
     """What one limit takes from one counter; stores know charges, never kinds.
 
-    A token bucket holds `burst` and refills `rate_amount` every `rate_per_us`. `minimum` is less
-    than `amount` where the request declared no output ceiling: it takes what is left, down to that.
+    `minimum` is less than `amount` where the request declared no output ceiling: it takes what is
+    left, down to that.
     """
 
     policy: PolicyRef
@@ -134,9 +187,7 @@ class Charge:
     unit: Unit
     amount: int
     minimum: int
-    rate_amount: int
-    rate_per_us: int
-    burst: int
+    window: Window
     enforced: bool = True  # False: shadow, outside the all-or-nothing step
     must_count: bool = False  # unless it can be counted, no charge of its reservation is taken
     key: tuple[str, ...] = ()
@@ -153,6 +204,7 @@ class ChargeOutcome:
     remaining: int  # after
     wait_us: int | None  # until `minimum` would fit; 0 if it does, None if it never will
     reset_us: int
+    limit: int  # the window's size, with what an override adds to it
     unavailable: bool = False  # nobody knows: neither granted nor denied, nothing reserved or settled
 
 
@@ -187,6 +239,7 @@ class Decision:
     request: AIRequest | None = None  # None where it was denied before, or could not be, classified
     tokens: TokenEstimate = field(default_factory=TokenEstimate)
     outcomes: tuple[ChargeOutcome, ...] = ()
+    uncounted: tuple[Charge, ...] = ()  # what the store did not answer for: it may have taken them
     denial: Denial | None = None
     error_type: str = ""  # telemetry error.type where we failed to decide properly
     attributes: Mapping[str, str] = field(default_factory=nothing)

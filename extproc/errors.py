@@ -63,6 +63,10 @@ class StoreUnavailable(AIPolicyError):
     """A counter store did not answer in time; the outcome of the call is unknown."""
 
 
+class LedgerUnavailable(AIPolicyError):
+    """A record could not be put on disk in time; whether it is there is unknown."""
+
+
 class VocabularyMissing(AIPolicyError):
     """A tokenizer vocabulary is not on this machine, or is not the file its checksum names."""
 

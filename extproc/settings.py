@@ -39,6 +39,10 @@ class Settings:
     drain_s: float = 30.0  # for open streams after SIGTERM
     vocab: Path | None = None  # None: the user's cache directory
     state: Path | None = None  # None: what is learned is forgotten with the process
+    store: str = "memory:"  # or a Redis URL: redis://, rediss://, unix://, redis+cluster://
+    ledger: str = ""  # sqlite:PATH or a Postgres URL; empty: in `state` where that is given, else none
+    retention_days: int = 30  # of records; counters are kept
+    workers: int = 1
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
-from extproc.decision import Charge, PolicyRef, Unit
+from extproc.decision import Charge, PolicyRef, TokenBucket, Unit
 from extproc.store.base import Store
 from extproc.store.memory import MemoryStore
 
@@ -43,9 +43,7 @@ def charge(
         unit=Unit.TOKENS,
         amount=amount,
         minimum=amount if minimum is None else minimum,
-        rate_amount=60,
-        rate_per_us=60 * SECOND_US,
-        burst=burst,
+        window=TokenBucket(60, 60 * SECOND_US, burst),
         enforced=enforced,
         must_count=must_count,
     )
@@ -164,7 +162,7 @@ async def test_a_refund_leaves_what_the_spent_amount_would_have_left(store: Stor
 
 async def test_callers_who_stay_within_their_limit_are_never_denied(store: Store) -> None:
     """Each reserves eight times what it spends, and fifty answers are open at once."""
-    wanted = replace(charge(amount=4000), rate_amount=200_000, rate_per_us=60 * SECOND_US, burst=250_000)
+    wanted = replace(charge(amount=4000), window=TokenBucket(200_000, 60 * SECOND_US, 250_000))
     open_: list[tuple[int, str]] = []
     denied = 0
     for number in range(1500):
@@ -223,7 +221,9 @@ async def test_an_amount_for_another_counter_is_nobodys(store: Store) -> None:
 async def test_an_edited_limit_keeps_what_was_used(store: Store) -> None:
     await store.reserve("d", (charge(amount=8),), NOW_US)
 
-    (outcome,) = await store.reserve("e", (replace(charge(amount=5), burst=20),), NOW_US)
+    (outcome,) = await store.reserve(
+        "e", (replace(charge(amount=5), window=TokenBucket(60, 60 * SECOND_US, 20)),), NOW_US
+    )
 
     assert (outcome.granted, outcome.used, outcome.remaining) == (True, 8, 7)
 

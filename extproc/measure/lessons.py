@@ -43,7 +43,7 @@ def _is_too_large_as_corrected(decision: Decision) -> bool:
     """Whether the request would have fitted its limit but for what was learned of its model."""
     added = decision.tokens.input - decision.tokens.uncalibrated
     excess = (
-        outcome.charge.minimum - outcome.charge.burst
+        outcome.charge.minimum - outcome.limit
         for outcome in decision.outcomes
         if outcome.charge.enforced and outcome.wait_us is None
     )

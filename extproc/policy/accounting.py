@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from extproc.decision import ChargeOutcome, Decision, Unit
+from extproc.decision import Charge, Cost, Decision, Unit
+from extproc.formats.base import CONTROL
+from extproc.measure.overrides import NO_PRICES, PriceBook
 from extproc.model import Basis, Usage
 
 _NOTHING_SPENT: Final = Usage(input_tokens=0, output_tokens=0)
@@ -31,14 +33,38 @@ class Ending:
     is_incomplete: bool = False  # some of the body could not be read: it may hold any amount of output
     observed_output_tokens: int | None = None  # counted from what was seen of the body
     usual_reasoning_tokens: int = 0  # of one choice of this model: it thinks before a word is seen
+    model: str = ""  # as answered
 
 
-def settle(decision: Decision, ending: Ending) -> tuple[Basis, Usage, Mapping[str, int]]:
-    """The first row that applies: its basis, the tokens spent, and the amount of each counter."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What a decision comes to."""
+
+    basis: Basis
+    usage: Usage
+    cost: Cost | None  # of `usage`; None: no price is known, or not all of what was used
+    amounts: Mapping[str, int]  # counter -> what it is charged
+
+
+def settle(decision: Decision, ending: Ending, prices: PriceBook = NO_PRICES) -> Account:
+    """The first row that applies: its basis, the tokens spent, their cost, the amount of each counter.
+
+    What the store did not answer for has an amount too: it may have been taken all the same.
+    """
     basis = next(basis for applies, basis in _ROWS if applies(ending))
     usage = _USAGE[basis](decision, ending)
+    cost = _cost(decision, basis, usage, ending.model, prices)
+    spent = _Spent(usage, cost)
     amount = _AMOUNT.get(basis, _by_usage)
-    return basis, usage, {outcome.charge.counter: amount(outcome, usage) for outcome in decision.outcomes}
+    taken = {each.charge.counter: amount(each.charge, each.reserved, spent) for each in decision.outcomes}
+    uncounted = {charge.counter: amount(charge, charge.amount, spent) for charge in decision.uncounted}
+    return Account(basis=basis, usage=usage, cost=cost, amounts={**uncounted, **taken})
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    usage: Usage
+    cost: Cost | None
 
 
 def _has_usage(ending: Ending) -> bool:
@@ -115,7 +141,7 @@ def _estimated(decision: Decision, output_tokens: int | None) -> Usage:
 def _input(decision: Decision) -> int:
     """What the input was estimated at; calls that spend nothing have none, whatever was counted."""
     request = decision.request
-    return decision.tokens.input if request is not None and request.operation != "control" else 0
+    return decision.tokens.input if request is not None and request.operation != CONTROL else 0
 
 
 _USAGE: Mapping[Basis, Callable[[Decision, Ending], Usage]] = MappingProxyType(
@@ -130,22 +156,60 @@ _USAGE: Mapping[Basis, Callable[[Decision, Ending], Usage]] = MappingProxyType(
 )
 
 
-def _by_usage(outcome: ChargeOutcome, usage: Usage) -> int:
-    return _UNITS[outcome.charge.unit](usage.input_tokens or 0, usage.output_tokens or 0)
+_NOTHING_DONE = frozenset({Basis.LOCAL_REPLY, Basis.UPSTREAM_ERROR})
 
 
-_UNITS: Mapping[Unit, Callable[[int, int], int]] = MappingProxyType(
+def _cost(decision: Decision, basis: Basis, usage: Usage, answered: str, prices: PriceBook) -> Cost | None:
+    """The price of the tokens that are settled, reported or estimated; what nobody did costs nothing."""
+    request = decision.request
+    if basis in _NOTHING_DONE or (request is not None and request.operation == CONTROL):
+        return prices.nothing()
+    # Where no limit reserved any output, nobody knows how much there was: less than all is no price.
+    if request is None or not usage.is_complete:
+        return None
+    return prices.cost(
+        usage,
+        provider=request.provider,
+        requested=request.model,
+        answered=answered,
+        at_ns=decision.decided_at_ns,
+    )
+
+
+def _by_usage(charge: Charge, reserved: int, spent: _Spent) -> int:
+    return _UNITS[charge.unit](reserved, spent)
+
+
+_UNITS: Mapping[Unit, Callable[[int, _Spent], int]] = MappingProxyType(
     {
-        Unit.REQUESTS: lambda _given, _made: 1,
-        Unit.TOKENS: lambda given, made: given + made,
-        Unit.INPUT_TOKENS: lambda given, _made: given,
-        Unit.OUTPUT_TOKENS: lambda _given, made: made,
+        Unit.REQUESTS: lambda _reserved, _spent: 1,
+        Unit.TOKENS: lambda _reserved, spent: _given(spent) + _made(spent),
+        Unit.INPUT_TOKENS: lambda _reserved, spent: _given(spent),
+        Unit.OUTPUT_TOKENS: lambda _reserved, spent: _made(spent),
+        # Money that nobody can name any more, a model answered that has no price, stays as reserved.
+        Unit.COST_USD: lambda reserved, spent: reserved if spent.cost is None else spent.cost.nano_usd,
+        # A lease ends with its request.
+        Unit.CONCURRENT_REQUESTS: lambda _reserved, _spent: 0,
     }
 )
+
+
+def _given(spent: _Spent) -> int:
+    return spent.usage.input_tokens or 0
+
+
+def _made(spent: _Spent) -> int:
+    return spent.usage.output_tokens or 0
+
+
+def _as_reserved(charge: Charge, reserved: int, _: _Spent) -> int:
+    return 0 if charge.unit is Unit.CONCURRENT_REQUESTS else reserved
+
+
 # Where usage does not say what a counter comes to.
-_AMOUNT: Mapping[Basis, Callable[[ChargeOutcome, Usage], int]] = MappingProxyType(
+_AMOUNT: Mapping[Basis, Callable[[Charge, int, _Spent], int]] = MappingProxyType(
     {
-        Basis.LOCAL_REPLY: lambda _outcome, _usage: 0,
-        Basis.RESERVED: lambda outcome, _usage: outcome.reserved,
+        Basis.LOCAL_REPLY: lambda _charge, _reserved, _spent: 0,
+        Basis.RESERVED: _as_reserved,
     }
 )

@@ -25,6 +25,8 @@ _NOUNS: Mapping[Unit, str] = MappingProxyType(
         Unit.TOKENS: "tokens",
         Unit.INPUT_TOKENS: "input tokens",
         Unit.OUTPUT_TOKENS: "output tokens",
+        Unit.COST_USD: "nano-dollars",
+        Unit.CONCURRENT_REQUESTS: "requests at once",
     }
 )
 _IDENTITY: Mapping[Reason, str] = MappingProxyType(
@@ -78,8 +80,8 @@ DEADLINE = "The policy decision took too long and was given up."
 
 def rate_limited(state: LimitState, charge: Charge) -> str:
     """A limit is full for now. The last sentence is OpenAI's, which several clients read."""
-    limit = f"{charge.rate_amount} per {duration(charge.rate_per_us)}"
-    burst = f" (at most {charge.burst} at once)" if charge.burst != charge.rate_amount else ""
+    limit = f"{charge.window.amount} per {duration(charge.window.per_us)}"
+    burst = f" (at most {charge.window.size} at once)" if charge.window.size != charge.window.amount else ""
     return (
         f"Rate limit reached: {charge.policy} on {_NOUNS[charge.unit]}. Limit {limit}{burst}, "
         f"Used {state.used}, Requested {state.requested}. Please try again in {wait(state.wait_ms or 0)}."
@@ -90,7 +92,7 @@ def never_fits(charge: Charge, request: AIRequest | None, tokens: TokenEstimate)
     """More than a limit ever holds: waiting is no use, a smaller request may be."""
     needs = (
         f"This request needs {charge.minimum} {_NOUNS[charge.unit]}, and {charge.policy} never holds more "
-        f"than {charge.burst}. Trying again does not help"
+        f"than {charge.window.size}. Trying again does not help"
     )
     ceiling = _largest_ceiling(charge, request, tokens)
     if ceiling is None:
@@ -116,8 +118,8 @@ def limit_state(outcome: ChargeOutcome) -> LimitState:
     charge = outcome.charge
     return LimitState(
         unit=charge.unit,
-        limit=charge.burst,
-        window_s=charge.rate_per_us / 1_000_000,
+        limit=outcome.limit,
+        window_s=charge.window.per_us / 1_000_000,
         used=outcome.used,
         requested=charge.minimum,
         reserved=outcome.reserved,
@@ -144,5 +146,5 @@ def _largest_ceiling(charge: Charge, request: AIRequest | None, tokens: TokenEst
     if request is None or charge.unit not in (Unit.TOKENS, Unit.OUTPUT_TOKENS):
         return None
     given = tokens.input if charge.unit is Unit.TOKENS else 0
-    ceiling = (charge.burst - given) // max(1, request.choices)
+    ceiling = (charge.window.size - given) // max(1, request.choices)
     return ceiling if ceiling > 0 else None

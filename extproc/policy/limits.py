@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extproc.decision import Charge, ChargeOutcome
+from extproc.decision import Charge, ChargeOutcome, TokenBucket
 from extproc.policy.lows import Lows
 
 
@@ -41,7 +41,10 @@ def used_at(bucket: Bucket | None, rate_amount: int, at_us: int) -> Bucket:
 
 def fits(bucket: Bucket, charge: Charge) -> bool:
     """Whether the least this charge needs is there; `bucket` is refilled until now."""
-    return bucket.used_scaled + charge.minimum * charge.rate_per_us <= charge.burst * charge.rate_per_us
+    return (
+        bucket.used_scaled + charge.minimum * _window(charge).per_us
+        <= _window(charge).burst * _window(charge).per_us
+    )
 
 
 def reserve(bucket: Bucket, charge: Charge) -> tuple[Bucket, int]:
@@ -50,9 +53,9 @@ def reserve(bucket: Bucket, charge: Charge) -> tuple[Bucket, int]:
     A shadow limit that would deny takes what is left, even less than `minimum`: it fills, and it is
     never more than full, so that it says what it would say if it were enforced.
     """
-    left = (charge.burst * charge.rate_per_us - bucket.used_scaled) // charge.rate_per_us
+    left = (_window(charge).burst * _window(charge).per_us - bucket.used_scaled) // _window(charge).per_us
     taken = max(0, min(charge.amount, left))
-    return Bucket(bucket.used_scaled + taken * charge.rate_per_us, bucket.at_us), taken
+    return Bucket(bucket.used_scaled + taken * _window(charge).per_us, bucket.at_us), taken
 
 
 def settle(
@@ -65,39 +68,45 @@ def settle(
     request would not have been.
     """
     lows.look(bucket.used_scaled)
-    returned = lows.close(number, max(0, reserved - spent) * charge.rate_per_us)
-    owed = max(0, spent - reserved) * charge.rate_per_us if granted else 0
+    returned = lows.close(number, max(0, reserved - spent) * _window(charge).per_us)
+    owed = max(0, spent - reserved) * _window(charge).per_us if granted else 0
     return Bucket(bucket.used_scaled - returned + owed, bucket.at_us)
 
 
 def wait_us(bucket: Bucket, charge: Charge, at_us: int) -> int | None:
     """The least time after which `minimum` fits if nobody else comes; None if it never will."""
-    if charge.minimum > charge.burst:
+    if charge.minimum > _window(charge).burst:
         return None
-    lacking = bucket.used_scaled - (charge.burst - charge.minimum) * charge.rate_per_us
-    return 0 if lacking <= 0 else _time_to_refill(bucket, lacking, charge.rate_amount, at_us)
+    lacking = bucket.used_scaled - (_window(charge).burst - charge.minimum) * _window(charge).per_us
+    return 0 if lacking <= 0 else _time_to_refill(bucket, lacking, _window(charge).amount, at_us)
 
 
 def reset_us(bucket: Bucket, charge: Charge, at_us: int) -> int:
     """The time until the bucket is whole if nobody else comes."""
     used = bucket.used_scaled
-    return 0 if used == 0 else _time_to_refill(bucket, used, charge.rate_amount, at_us)
+    return 0 if used == 0 else _time_to_refill(bucket, used, _window(charge).amount, at_us)
 
 
 def outcome(
     before: Bucket, after: Bucket, charge: Charge, *, granted: bool, reserved: int, at_us: int
 ) -> ChargeOutcome:
     """What a store answers; used is rounded up to whole units, remaining down."""
-    left = (charge.burst * charge.rate_per_us - after.used_scaled) // charge.rate_per_us
+    left = (_window(charge).burst * _window(charge).per_us - after.used_scaled) // _window(charge).per_us
     return ChargeOutcome(
         charge=charge,
         granted=granted,
         reserved=reserved,
-        used=-(-before.used_scaled // charge.rate_per_us),
+        used=-(-before.used_scaled // _window(charge).per_us),
         remaining=max(0, left),
         wait_us=wait_us(before, charge, at_us),
         reset_us=reset_us(after, charge, at_us),
+        limit=charge.window.size,
     )
+
+
+def _window(charge: Charge) -> TokenBucket:
+    assert isinstance(charge.window, TokenBucket)  # noqa: S101
+    return charge.window
 
 
 def _time_to_refill(bucket: Bucket, scaled: int, rate_amount: int, at_us: int) -> int:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from extproc.decision import Cost, Decision, Settlement
+from extproc.decision import Decision, Settlement
 from extproc.formats.base import CONTROL, NO_OUTPUT, AnswerReader, WireFormat
 from extproc.formats.body import AnswerDecoder, answer_decoder, media_type
 from extproc.formats.plain_answers import UnreadAnswer
 from extproc.formats.sse import EventFilter
 from extproc.measure.overrides import PriceBook
-from extproc.model import AIRequest, Basis, Observation, Usage
+from extproc.model import AIRequest, Observation
 from extproc.policy import accounting
 from extproc.session.events import ResponseHeaders, ResponseTrailers
 
@@ -33,7 +33,6 @@ _NATIVE: Mapping[str, str] = MappingProxyType(
 
 _NONE_SEEN = ResponseHeaders(at_ns=0, status=0)
 _FIRST_ERROR_STATUS = 400
-_NOTHING_DONE = frozenset({Basis.LOCAL_REPLY, Basis.UPSTREAM_ERROR})
 # JSON compresses to a tenth, and to less where it repeats itself.
 _INFLATION = 20
 
@@ -166,15 +165,16 @@ class Answer:
             is_incomplete=seen.is_incomplete,
             observed_output_tokens=observed_output_tokens,
             usual_reasoning_tokens=usual_reasoning_tokens,
+            model=seen.model,
         )
-        basis, usage, amounts = accounting.settle(decision, ending)
+        account = accounting.settle(decision, ending, prices)
         status_error = str(headers.status) if headers.status >= _FIRST_ERROR_STATUS else ""
         return Settlement(
             decision_id=decision.id,
-            basis=basis,
-            usage=usage,
-            amounts=amounts,
-            cost=_cost(prices, decision, basis, usage, seen.model),
+            basis=account.basis,
+            usage=account.usage,
+            amounts=account.amounts,
+            cost=account.cost,
             status=headers.status,
             model=seen.model,
             response_id=seen.response_id,
@@ -196,20 +196,3 @@ def _may_generate(request: AIRequest | None) -> bool:
 
 def _is_whole(seen: Observation) -> bool:
     return seen.finished and seen.usage is not None and seen.usage.is_complete
-
-
-def _cost(prices: PriceBook, decision: Decision, basis: Basis, usage: Usage, answered: str) -> Cost | None:
-    """The price of the tokens that are settled, reported or estimated; what nobody did costs nothing."""
-    request = decision.request
-    if basis in _NOTHING_DONE or (request is not None and request.operation == CONTROL):
-        return prices.nothing()
-    # Where no limit reserved any output, nobody knows how much there was: less than all is no price.
-    if request is None or not usage.is_complete:
-        return None
-    return prices.cost(
-        usage,
-        provider=request.provider,
-        requested=request.model,
-        answered=answered,
-        at_ns=decision.decided_at_ns,
-    )

@@ -119,6 +119,38 @@ class StoreFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rewritten:
+    """The body says what `Rewrite` asked for; or `refused` says why it cannot."""
+
+    at_ns: int
+    body: bytes = b""
+    refused: RequestRefused | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """The decision is on disk."""
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFailed:
+    """The decision is not known to be on disk."""
+
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BytesSent:
+    """How much of an answer that ended early Envoy sent to its client; None: nobody said in time."""
+
+    at_ns: int
+    body_bytes: int | None
+    output_tokens: int | None = None  # what that many bytes usually hold, by the model's other answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputCounted:
     """The visible output of an answer without usage was counted."""
 
@@ -146,6 +178,10 @@ Event = (
     | ChargesReserved
     | StoreFailed
     | OutputCounted
+    | Rewritten
+    | Recorded
+    | RecordFailed
+    | BytesSent
     | DeadlinePassed
 )
 
@@ -195,8 +231,36 @@ class Understand:
 class Reserve:
     """Take these charges, all or nothing; answer with `ChargesReserved` or `StoreFailed`."""
 
-    decision_id: str
+    decision_id: str  # or, where a request is tried again with another model, one made of it
     charges: tuple[Charge, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrite:
+    """Change what the body asks for; answer with `Rewritten`. None leaves a field as it is."""
+
+    head: RequestHead
+    call: Call
+    body: bytes  # as it goes upstream but for this: decoded, or still as it came
+    is_decoded: bool
+    model: str | None = None
+    max_output_tokens: int | None = None  # of one choice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Put this decision on disk; answer with `Recorded` or `RecordFailed`."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitBytes:
+    """Envoy read this answer, and it ended early: wait for its access log; answer with `BytesSent`."""
+
+    decision_id: str
+    provider: str
+    model: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +281,10 @@ class Defer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
-    """Replace what was reserved by what was spent; idempotent by decision id."""
+    """Replace what was reserved by what was spent; idempotent by reservation id."""
 
     settlement: Settlement
+    reservation_id: str = ""  # where it is not the decision's id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,10 +295,24 @@ class Report:
     settlement: Settlement | None = None
 
 
-Action = Continue | RespondImmediately | Understand | Reserve | CountOutput | Defer | Settle | Report
+Action = (
+    Continue
+    | RespondImmediately
+    | Understand
+    | Reserve
+    | Rewrite
+    | Record
+    | AwaitBytes
+    | CountOutput
+    | Defer
+    | Settle
+    | Report
+)
 
 __all__ = [
     "Action",
+    "AwaitBytes",
+    "BytesSent",
     "ChargesReserved",
     "ChunkToRead",
     "Continue",
@@ -242,6 +321,9 @@ __all__ = [
     "Defer",
     "Event",
     "OutputCounted",
+    "Record",
+    "RecordFailed",
+    "Recorded",
     "Report",
     "RequestBody",
     "RequestHeaders",
@@ -251,6 +333,8 @@ __all__ = [
     "ResponseBody",
     "ResponseHeaders",
     "ResponseTrailers",
+    "Rewrite",
+    "Rewritten",
     "Settle",
     "StoreFailed",
     "StreamClosed",

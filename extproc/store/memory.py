@@ -148,9 +148,9 @@ class MemoryStore:
             return
         counter = self._counters.get(charge.counter)
         if counter is None:
-            self._counters[charge.counter] = _Counter(bucket, charge.rate_amount)
+            self._counters[charge.counter] = _Counter(bucket, charge.window.amount)
             return
-        counter.bucket, counter.rate_amount = bucket, charge.rate_amount
+        counter.bucket, counter.rate_amount = bucket, charge.window.amount
         self._counters.move_to_end(charge.counter)
 
     def _forget_oldest(self) -> None:

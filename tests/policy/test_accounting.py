@@ -1,23 +1,33 @@
 import pytest
 
-from extproc.decision import Charge, ChargeOutcome, Decision, Effect, PolicyRef, Reason, Unit
+from extproc.decision import Charge, ChargeOutcome, Decision, Effect, PolicyRef, Reason, TokenBucket, Unit
 from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
 from extproc.policy.accounting import Ending, settle
 
 RESERVED = {Unit.REQUESTS: 1, Unit.TOKENS: 600, Unit.INPUT_TOKENS: 100, Unit.OUTPUT_TOKENS: 500}
 
 
+UNITS = (Unit.REQUESTS, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS)
+
+
 def outcome(unit: Unit, reserved: int) -> ChargeOutcome:
     charge = Charge(
         policy=PolicyRef("RateLimit", unit), counter=unit, unit=unit, amount=reserved, minimum=reserved,
-        rate_amount=1000, rate_per_us=60_000_000, burst=1000,
+        window=TokenBucket(1000, 60_000_000, 1000),
     )  # fmt: skip
     return ChargeOutcome(
-        charge=charge, granted=True, reserved=reserved, used=0, remaining=0, wait_us=0, reset_us=0
+        charge=charge,
+        granted=True,
+        reserved=reserved,
+        used=0,
+        remaining=0,
+        wait_us=0,
+        reset_us=0,
+        limit=1000,
     )
 
 
-def decision(*, operation: str = "chat", units: tuple[Unit, ...] = tuple(Unit)) -> Decision:
+def decision(*, operation: str = "chat", units: tuple[Unit, ...] = UNITS) -> Decision:
     return Decision(
         id="d",
         effect=Effect.ALLOW,
@@ -122,28 +132,31 @@ TABLE: dict[str, tuple[Ending, Basis, int | None, int | None, tuple[int, int, in
 def test_each_row_of_the_settlement_table(row: str) -> None:
     ending, basis, given, made, amounts = TABLE[row]
 
-    settled_basis, usage, settled = settle(decision(), ending)
+    account = settle(decision(), ending)
+    settled_basis, usage, settled = account.basis, account.usage, account.amounts
 
     assert settled_basis is basis
     assert (usage.input_tokens, usage.output_tokens) == (given, made)
-    assert settled == dict(zip(Unit, amounts, strict=True))
+    assert settled == dict(zip(UNITS, amounts, strict=True))
 
 
 def test_what_the_provider_said_beyond_the_totals_is_kept() -> None:
-    assert settle(decision(), Ending(status=200, usage=WHOLE, finished=True))[1] == WHOLE
-    cut = settle(decision(), Ending(status=200, usage=WHOLE, observed_output_tokens=99))[1]
+    assert settle(decision(), Ending(status=200, usage=WHOLE, finished=True)).usage == WHOLE
+    cut = settle(decision(), Ending(status=200, usage=WHOLE, observed_output_tokens=99)).usage
     assert cut == Usage(input_tokens=90, output_tokens=99, reasoning_output_tokens=10)
 
 
 def test_without_a_token_limit_nobody_knows_what_was_reserved() -> None:
-    basis, usage, amounts = settle(decision(units=(Unit.REQUESTS,)), Ending(status=200))
+    account = settle(decision(units=(Unit.REQUESTS,)), Ending(status=200))
+    basis, usage, amounts = account.basis, account.usage, account.amounts
 
     assert (basis, usage) == (Basis.RESERVED, Usage(input_tokens=100, output_tokens=None))
     assert amounts == {"requests": 1}
 
 
 def test_a_call_that_spends_nothing_is_charged_its_request_alone() -> None:
-    basis, usage, amounts = settle(decision(operation="control", units=(Unit.REQUESTS,)), Ending(status=200))
+    account = settle(decision(operation="control", units=(Unit.REQUESTS,)), Ending(status=200))
+    basis, usage, amounts = account.basis, account.usage, account.amounts
 
     assert (basis, usage.input_tokens) == (Basis.RESERVED, 0)
     assert amounts == {"requests": 1}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.decision import Charge, PolicyRef, Reason, Unit
+from extproc.decision import Charge, PolicyRef, Reason, TokenBucket, Unit
 from extproc.model import AIRequest, TokenEstimate
 from extproc.policy import denials, limits
 from extproc.policy.limits import Bucket
@@ -15,8 +15,7 @@ POLICY = PolicyRef("RateLimit", "team")
 
 def charge(unit: Unit = Unit.TOKENS, *, needs: int = 500, rate: int = 1000, burst: int = 1000) -> Charge:
     return Charge(
-        policy=POLICY, counter="c", unit=unit, amount=needs, minimum=needs, rate_amount=rate,
-        rate_per_us=MINUTE_US, burst=burst, key=("red",),
+        policy=POLICY, counter="c", unit=unit, amount=needs, minimum=needs, window=TokenBucket(rate, MINUTE_US, burst), key=("red",),
     )  # fmt: skip
 
 

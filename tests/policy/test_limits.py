@@ -3,7 +3,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.decision import Charge, PolicyRef, Unit
+from extproc.decision import Charge, PolicyRef, TokenBucket, Unit
 from extproc.policy import limits
 from extproc.policy.limits import Bucket
 from extproc.policy.lows import Lows
@@ -17,9 +17,7 @@ charges = st.builds(
         unit=Unit.TOKENS,
         amount=minimum + more,
         minimum=minimum,
-        rate_amount=rate,
-        rate_per_us=per,
-        burst=burst,
+        window=TokenBucket(rate, per, burst),
     ),
     minimum=st.integers(1, 2000),
     more=st.integers(0, 500),
@@ -37,14 +35,12 @@ def charge(*, amount: int = 1, minimum: int | None = None, rate: int = 60, burst
         unit=Unit.TOKENS,
         amount=amount,
         minimum=amount if minimum is None else minimum,
-        rate_amount=rate,
-        rate_per_us=MINUTE_US,
-        burst=burst,
+        window=TokenBucket(rate, MINUTE_US, burst),
     )
 
 
 def full(taken: Charge, at_us: int = 0) -> Bucket:
-    return Bucket(taken.burst * taken.rate_per_us, at_us)
+    return Bucket(taken.window.burst * taken.window.per_us, at_us)
 
 
 def test_a_bucket_refills_by_its_rate_and_no_further_than_full() -> None:
@@ -126,25 +122,25 @@ def test_overage_is_debt() -> None:
 def test_waiting_exactly_that_long_admits_and_one_microsecond_less_does_not(
     taken: Charge, used: int, at_us: int
 ) -> None:
-    bucket = Bucket(used * taken.rate_per_us // 3, at_us)
+    bucket = Bucket(used * taken.window.per_us // 3, at_us)
     wait_us = limits.wait_us(bucket, taken, at_us)
 
     if wait_us is None:
-        assert not limits.fits(limits.used_at(bucket, taken.rate_amount, at_us + 10**15), taken)
+        assert not limits.fits(limits.used_at(bucket, taken.window.amount, at_us + 10**15), taken)
     else:
-        assert limits.fits(limits.used_at(bucket, taken.rate_amount, at_us + wait_us), taken)
+        assert limits.fits(limits.used_at(bucket, taken.window.amount, at_us + wait_us), taken)
         assert wait_us == 0 or not limits.fits(
-            limits.used_at(bucket, taken.rate_amount, at_us + wait_us - 1), taken
+            limits.used_at(bucket, taken.window.amount, at_us + wait_us - 1), taken
         )
 
 
 @given(charges, st.integers(0, 3000), instants)
 def test_a_bucket_is_whole_exactly_at_its_reset(taken: Charge, used: int, at_us: int) -> None:
-    bucket = Bucket(used * taken.rate_per_us // 3, at_us)
+    bucket = Bucket(used * taken.window.per_us // 3, at_us)
     reset_us = limits.reset_us(bucket, taken, at_us)
 
-    assert limits.used_at(bucket, taken.rate_amount, at_us + reset_us).used_scaled == 0
-    assert reset_us == 0 or limits.used_at(bucket, taken.rate_amount, at_us + reset_us - 1).used_scaled > 0
+    assert limits.used_at(bucket, taken.window.amount, at_us + reset_us).used_scaled == 0
+    assert reset_us == 0 or limits.used_at(bucket, taken.window.amount, at_us + reset_us - 1).used_scaled > 0
 
 
 steps = st.lists(

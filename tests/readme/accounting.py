@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from extproc.decision import Charge, ChargeOutcome, Decision, Effect, PolicyRef, Reason, Unit
+from extproc.decision import Charge, ChargeOutcome, Decision, Effect, PolicyRef, Reason, TokenBucket, Unit
 from extproc.model import AIRequest, RequestHead, TokenEstimate, Usage
 from extproc.policy import accounting, denials, limits
 from extproc.policy.accounting import Ending
@@ -56,9 +56,7 @@ def _charge(unit: Unit, amount: int, *, rate: int, burst: int) -> Charge:
         unit=unit,
         amount=amount,
         minimum=amount,
-        rate_amount=rate,
-        rate_per_us=60 * SECOND_US,
-        burst=burst,
+        window=TokenBucket(rate, 60 * SECOND_US, burst),
     )
 
 
@@ -71,6 +69,7 @@ def _reserved(unit: Unit, amount: int) -> ChargeOutcome:
         remaining=1000 - amount,
         wait_us=0,
         reset_us=0,
+        limit=1000,
     )
 
 
@@ -93,7 +92,8 @@ def settlements() -> str:
     )
     rows = []
     for words, ending in ENDINGS:
-        basis, _, amounts = accounting.settle(decision, ending)
+        account = accounting.settle(decision, ending)
+        basis, amounts = account.basis, account.amounts
         rows.append((words, code(basis), amounts[Unit.TOKENS], amounts[Unit.REQUESTS]))
     return table(("what happened", "basis", "tokens charged", "requests charged"), rows)
 
@@ -110,7 +110,7 @@ class Timeline:
     def reserve(self, at_s: int, who: str, amount: int) -> None:
         """Ask for `amount` and note the answer."""
         charge = _charge(Unit.TOKENS, amount, rate=600, burst=300)
-        before = limits.used_at(self.bucket, charge.rate_amount, at_s * SECOND_US)
+        before = limits.used_at(self.bucket, charge.window.amount, at_s * SECOND_US)
         if limits.fits(before, charge):
             self.lows.look(before.used_scaled)
             self.bucket, taken = limits.reserve(before, charge)
@@ -127,11 +127,11 @@ class Timeline:
     def settle(self, at_s: int, who: str, *, reserved: int, spent: int) -> None:
         """Replace what was reserved by what was spent."""
         charge = _charge(Unit.TOKENS, reserved, rate=600, burst=300)
-        before = limits.used_at(self.bucket, charge.rate_amount, at_s * SECOND_US)
+        before = limits.used_at(self.bucket, charge.window.amount, at_s * SECOND_US)
         self.bucket = limits.settle(
             before, charge, self.lows, self.numbers[who], reserved=reserved, spent=spent, granted=True
         )
-        back = (before.used_scaled - self.bucket.used_scaled) // charge.rate_per_us
+        back = (before.used_scaled - self.bucket.used_scaled) // charge.window.per_us
         said = f"{back} come back" if back >= 0 else f"{-back} more are taken"
         self._note(at_s, f"{who} settles {spent} of {reserved}: {said}")
 

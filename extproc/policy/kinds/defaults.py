@@ -25,4 +25,5 @@ class Defaults(Spec):
     reserve: Literal["expected", "declared"] | None = None  # overrides each kind's own default
     usage_chunk: Literal["strip", "visible", "off"] = "strip"
     response_headers: bool = True
-    audit: Literal["best_effort"] = "best_effort"
+    # required: no request goes upstream before its decision is on disk; best_effort: written just after.
+    audit: Literal["required", "best_effort"] = "best_effort"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from extproc.decision import Charge, Effect, Mode, Unit
+from extproc.decision import Charge, Effect, Mode, TokenBucket, Unit
 from extproc.model import AIRequest, TokenEstimate
 from extproc.policy.cel import Expression, Failure
 from extproc.policy.objects import (
@@ -36,6 +36,7 @@ _LONGEST_PLAIN_KEY = 256
 _WRITE_KEY = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Amount = int | None
+_UNITS = (Unit.REQUESTS, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS)
 
 
 class Limit(Block):
@@ -50,7 +51,7 @@ class Limit(Block):
 
     @model_validator(mode="after")
     def _one_unit(self) -> Limit:
-        if sum(getattr(self, unit) is not None for unit in Unit) != 1:
+        if sum(getattr(self, unit) is not None for unit in _UNITS) != 1:
             raise rejected("exactly one of requests, tokens, inputTokens, outputTokens must be given")
         if not SECOND_US <= self.per <= 31 * DAY_US:
             raise rejected("per must be between 1s and 31d")
@@ -59,7 +60,7 @@ class Limit(Block):
     @cached_property
     def unit(self) -> Unit:
         """What is counted."""
-        return next(unit for unit in Unit if getattr(self, unit) is not None)
+        return next(unit for unit in _UNITS if getattr(self, unit) is not None)
 
     @cached_property
     def amount(self) -> int:
@@ -134,9 +135,7 @@ def charge(
         unit=spec.unit,
         amount=amount,
         minimum=minimum,
-        rate_amount=spec.amount,
-        rate_per_us=spec.per,
-        burst=spec.size,
+        window=TokenBucket(spec.amount, spec.per, spec.size),
         enforced=limit.mode is Mode.ENFORCE,
         must_count=limit.spec.on_error is Effect.DENY,
         key=tuple(part[:_SHOWN_KEY_CHARACTERS] for part in key),
