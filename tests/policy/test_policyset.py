@@ -140,7 +140,7 @@ def test_all_problems_of_all_files_are_told_at_once(problems: Problems) -> None:
         ("RateLimit", "{limit: {tokens: 5, per: 1m}, algorithm: slidingWindow}", "'tokenBucket'"),
         ("RateLimit", "{limit: {tokens: 5, per: 1m}, key: identity.team}", "valid array"),
         ("Defaults", "{maxBodyBytes: 0}", "greater than or equal to 1"),
-        ("Defaults", "{audit: required}", "'best_effort'"),
+        ("Defaults", "{audit: always}", "'best_effort'"),
         ("Defaults", "{responseHeaders: yes}", "valid boolean"),
         ("ApiKey", "{sha256: sk-verysecret}", "never the key itself"),
         ("ApiKey", f"{{sha256: {KEY}, expires: tomorrow}}", "RFC 3339"),
