@@ -121,6 +121,7 @@ class Finding:
     limit: LimitState | None = None
     determining: bool = False
     evaluated_model: str = ""  # which of request.models an access rule was asked about
+    warning: str = ""  # for the caller, although the request passes
 
     @property
     def would_deny(self) -> bool:
@@ -237,6 +238,7 @@ class Decision:
     head: RequestHead  # without credentials and query
     identity: Identity = field(default_factory=Identity)
     request: AIRequest | None = None  # None where it was denied before, or could not be, classified
+    target_model: str = ""  # where the request goes upstream with another model than it asked for
     tokens: TokenEstimate = field(default_factory=TokenEstimate)
     outcomes: tuple[ChargeOutcome, ...] = ()
     uncounted: tuple[Charge, ...] = ()  # what the store did not answer for: it may have taken them
@@ -248,6 +250,16 @@ class Decision:
     def would_deny(self) -> bool:
         """Whether a shadow policy would have denied what was allowed."""
         return self.enforced_effect is Effect.ALLOW and any(f.would_deny for f in self.findings)
+
+    @property
+    def upstream_model(self) -> str:
+        """The model that works for this request; empty where no format knows it."""
+        return self.target_model or (self.request.model if self.request else "")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the caller is told although the request passes."""
+        return tuple(finding.warning for finding in self.findings if finding.warning)
 
     @property
     def reserved_tokens(self) -> int:

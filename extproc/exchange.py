@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from extproc import wire
-from extproc.decision import Settlement
-from extproc.errors import StoreUnavailable
+from extproc.decision import ChargeOutcome, Leases
+from extproc.errors import LedgerUnavailable, StoreUnavailable
 from extproc.intake import HeldAnswers, Intake
+from extproc.ledger.base import Ledger
 from extproc.measure import lessons
 from extproc.measure.calibration import Calibration
 from extproc.measure.learned import LearnedOutputs, learned_reasoning
@@ -33,6 +34,9 @@ from extproc.session.events import (
     Defer,
     Event,
     OutputCounted,
+    Record,
+    Recorded,
+    RecordFailed,
     Report,
     Reserve,
     RespondImmediately,
@@ -67,6 +71,7 @@ class Edge:
     """What every exchange of this process shares."""
 
     store: Store
+    ledger: Ledger | None = None  # nothing is written down; what must be, cannot be
     tokenizer: Tokenizer
     learned: LearnedOutputs
     reasoning: LearnedOutputs = field(default_factory=learned_reasoning)
@@ -77,6 +82,8 @@ class Edge:
     deadline_s: float
     calibration: Calibration = field(default_factory=Calibration)
     held: HeldAnswers = field(default_factory=HeldAnswers)
+    # Reservations that hold leases, to be renewed for as long as their answers take.
+    leased: set[str] = field(default_factory=set)
     # Work that outlives its stream: settlements of clients that left.
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -196,11 +203,14 @@ class Exchange:
                 self._answer = asyncio.ensure_future(self._reserved(action))
             case Defer(event=event):
                 return event
-            case Settle(settlement=settlement) if edge.store.is_immediate:
-                await self._settle(settlement)
-            case Settle(settlement=settlement):
-                # Envoy cancels us once it has our last answer; what was begun must still be ended.
-                await asyncio.shield(edge.spawn(self._settle(settlement)))
+            case Settle() if edge.store.is_immediate:
+                await self._settle(action)
+            case Settle():
+                # Nobody waits for it: Envoy cancels us once it has our last answer, and a slow store
+                # must not hold up what follows.
+                edge.spawn(self._settle(action))
+            case Record():
+                self._answer = asyncio.ensure_future(self._recorded(action))
             case Report():
                 self._report(action)
         return None
@@ -245,21 +255,39 @@ class Exchange:
         try:
             outcomes = await self._edge.store.reserve(action.decision_id, action.charges, at_ns // 1000)
         except StoreUnavailable:
-            log.exception("counter store did not answer", extra={"decision_id": action.decision_id})
+            # The decision says so in its own log record; the store, once, that it went away.
             return StoreFailed(at_ns=self._edge.clock_ns())
+        if any(_holds_lease(outcome) for outcome in outcomes):
+            self._edge.leased.add(action.decision_id)
         return ChargesReserved(at_ns=self._edge.clock_ns(), outcomes=outcomes)
 
-    async def _settle(self, settlement: Settlement) -> None:
+    async def _settle(self, action: Settle) -> None:
+        edge = self._edge
+        edge.leased.discard(action.reservation_id)
         try:
-            at_us = self._edge.clock_ns() // 1000
-            await self._edge.store.settle(settlement.decision_id, settlement.amounts, at_us)
+            await edge.store.settle(action.reservation_id, action.settlement.amounts, edge.clock_ns() // 1000)
         except StoreUnavailable:
             # The reservation stays until it expires: too much is held, nothing is given away.
-            log.exception("settlement failed", extra={"decision_id": settlement.decision_id})
-            self._edge.metrics.failures.add(1, error_type="settlement_failed")
+            log.exception("settlement failed", extra={"decision_id": action.settlement.decision_id})
+            edge.metrics.failures.add(1, error_type="settlement_failed")
+
+    async def _recorded(self, action: Record) -> Event:
+        edge = self._edge
+        try:
+            if edge.ledger is None:
+                raise LedgerUnavailable("there is no ledger")  # noqa: TRY301  one way to fail
+            await edge.ledger.committed(action.decision)
+        except LedgerUnavailable:
+            return RecordFailed(at_ns=edge.clock_ns())
+        return Recorded(at_ns=edge.clock_ns())
 
     def _report(self, report: Report) -> None:
         edge, decision, settlement = self._edge, report.decision, report.settlement
+        if edge.ledger is not None and not report.is_on_record:
+            if settlement is None:
+                edge.ledger.decided(decision)
+            else:
+                edge.ledger.settled(decision, settlement)
         try:
             if settlement is None:
                 edge.metrics.decided(decision)
@@ -303,6 +331,10 @@ class Exchange:
         while self._answer is not None:
             answer, self._answer = self._answer, None
             await self._advance(await answer, None)
+
+
+def _holds_lease(outcome: ChargeOutcome) -> bool:
+    return outcome.reserved > 0 and isinstance(outcome.charge.window, Leases)
 
 
 def _outward(actions: Iterable[Action]) -> list[Action]:

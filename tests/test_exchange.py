@@ -371,7 +371,7 @@ async def test_a_task_cancelled_while_the_store_reserves_gives_back_what_it_took
     await run.quiet()
 
     assert run.session.state is State.ABANDONED
-    assert [list(amounts.values()) for amounts in run.store.settled] == [[0]]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[]]
 
 
 async def test_a_task_cancelled_while_the_store_settles_lets_it_end(make: Make) -> None:
@@ -423,7 +423,7 @@ async def test_the_deadline_passes_once_and_the_late_answer_is_given_back(make: 
     assert written == ["request_headers", "immediate_response"]
     assert run.stream.written == written
     assert run.store.calls == ["reserve", "settle"]
-    assert [list(amounts.values()) for amounts in run.store.settled] == [[0]]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[]]
 
 
 async def test_an_answer_that_comes_late_keeps_out_of_a_write_that_is_under_way(make: Make) -> None:
@@ -445,10 +445,10 @@ async def test_an_answer_that_comes_late_keeps_out_of_a_write_that_is_under_way(
     await run.quiet()
 
     assert run.stream.written == ["request_headers", "immediate_response"]
-    assert [list(amounts.values()) for amounts in run.store.settled] == [[0]]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[]]
 
 
-async def test_a_request_allowed_without_its_store_is_forwarded_and_settles_to_nothing_later(
+async def test_a_request_allowed_without_its_store_is_charged_what_it_spent_once_the_store_answers(
     make: Make,
 ) -> None:
     run = make(HEADERS, BODY, deadline_s=0.01)
@@ -465,10 +465,10 @@ async def test_a_request_allowed_without_its_store_is_forwarded_and_settles_to_n
         await run.quiet()
 
     assert run.stream.written == WRITTEN
-    # The first found nothing to settle yet; the second gave back what came after it.
+    # The first found nothing to settle yet; the second replaced what was reserved after it.
     assert run.store.calls == ["reserve", "settle", "settle"]
     assert run.store.effective == 1
-    assert set(run.store.settled[-1].values()) == {0}
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[11], [11]]
 
 
 async def test_understanding_and_reserving_share_one_deadline(
@@ -777,7 +777,7 @@ async def test_envoys_own_answer_overtakes_ours_and_what_was_taken_is_given_back
     await run.quiet()
 
     assert run.stream.written == ["request_headers", "response_headers"]
-    assert [list(amounts.values()) for amounts in run.store.settled] == [[0]]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[]]
 
 
 async def test_a_second_body_while_the_first_is_pending_aborts_and_gives_back(make: Make) -> None:
@@ -791,7 +791,7 @@ async def test_a_second_body_while_the_first_is_pending_aborts_and_gives_back(ma
     await run.quiet()
 
     assert run.stream.written == ["request_headers"]
-    assert [list(amounts.values()) for amounts in run.store.settled] == [[0]]
+    assert [list(amounts.values()) for amounts in run.store.settled] == [[]]
 
 
 # --- failures

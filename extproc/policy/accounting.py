@@ -170,7 +170,7 @@ def _cost(decision: Decision, basis: Basis, usage: Usage, answered: str, prices:
     return prices.cost(
         usage,
         provider=request.provider,
-        requested=request.model,
+        requested=decision.upstream_model,
         answered=answered,
         at_ns=decision.decided_at_ns,
     )

@@ -76,6 +76,7 @@ def store_unavailable(policy: PolicyRef) -> str:
 
 
 DEADLINE = "The policy decision took too long and was given up."
+AUDIT = "This gateway cannot put its decisions on record at the moment, and lets nothing pass without."
 
 
 def rate_limited(state: LimitState, charge: Charge) -> str:

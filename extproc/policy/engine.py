@@ -32,7 +32,9 @@ from extproc.policy.metering import Measure
 from extproc.policy.policyset import PolicySet
 
 # Verdicts that say nothing about the request: `onError` or a deadline made them.
-_OURS = frozenset({Reason.POLICY_ERROR, Reason.STORE_UNAVAILABLE, Reason.DEADLINE_EXCEEDED})
+_OURS = frozenset(
+    {Reason.POLICY_ERROR, Reason.STORE_UNAVAILABLE, Reason.AUDIT_UNAVAILABLE, Reason.DEADLINE_EXCEEDED}
+)
 # An exabyte; reading a much longer number takes long, or raises.
 _LONGEST_SIZE = 19
 # What a client whose request we failed to judge may wait before it tries again.
@@ -72,6 +74,9 @@ class Evaluation:
         self._activated: object
         self._charges: tuple[Charge, ...] = ()
         self._outcomes: tuple[ChargeOutcome, ...] = ()
+        self._uncounted: tuple[Charge, ...] = ()
+        self._clamped_output_tokens: int | None = None
+        self._target_model = ""
         self._findings = Findings(policies)
         self._determining: Finding | None = None
         self._denial: Denial | None = None
@@ -206,7 +211,20 @@ class Evaluation:
         )
         return self._deny(finding, denials.FORBIDDEN, message)
 
+    @property
+    def clamped_output_tokens(self) -> int | None:
+        """The output ceiling of one choice that the request must be changed to; None: none."""
+        return self._clamped_output_tokens
+
+    def rewriting_refused(self, refused: RequestRefused) -> Denial:
+        """The request cannot be changed as a policy wants it; what it says is told to the client."""
+        return self.refuse(refused)
+
     # --- limits
+
+    def substitute(self) -> str | None:
+        """The model to try again with, where every cap that denies leaves one; None: the denial stands."""
+        return None
 
     def charges(self, expected_output_tokens: int | None) -> tuple[Charge, ...] | Denial:
         """What every limit takes; `expected_output_tokens` is the learned output of one choice."""
@@ -228,9 +246,10 @@ class Evaluation:
     def check_limits(self, outcomes: tuple[ChargeOutcome, ...]) -> Denial | None:
         """What the store answered, one outcome a charge; what was not counted is no outcome of ours."""
         self._outcomes = tuple(outcome for outcome in outcomes if not outcome.unavailable)
+        self._uncounted = ()
         findings = metering.read(self._outcomes, self._request, self._tokens)
         self._findings.add(*findings)
-        uncounted = self._uncounted(outcome.charge for outcome in outcomes if outcome.unavailable)
+        uncounted = self._without_counter(outcome.charge for outcome in outcomes if outcome.unavailable)
         answering = metering.answering(self._outcomes)
         if answering is None:
             return self._deny_uncounted(uncounted)
@@ -241,9 +260,10 @@ class Evaluation:
 
     def store_failed(self) -> Denial | None:
         """Nobody knows what was used: each limit's `onError` says what that means."""
-        return self._deny_uncounted(self._uncounted(self._charges))
+        self._outcomes, self._uncounted = (), self._charges
+        return self._deny_uncounted(self._without_counter(self._charges))
 
-    def _uncounted(self, charges: Iterable[Charge]) -> Finding | None:
+    def _without_counter(self, charges: Iterable[Charge]) -> Finding | None:
         """Keep what `onError` says of each limit without its counter; the finding that denies."""
         findings = metering.without_store(self._policies.rate_limits, charges)
         if findings:
@@ -258,17 +278,22 @@ class Evaluation:
 
     def deadline_passed(self) -> Denial:
         """We took too long; no policy said anything about that."""
-        return self._end(
-            Denial(
-                status=denials.UNAVAILABLE,
-                reason=Reason.DEADLINE_EXCEEDED,
-                message=denials.DEADLINE,
-                decision_id=self._id,
-                retry_after_ms=_OUR_FAULT_RETRY_MS,
-                at_ns=self._at_ns,
-            ),
-            None,
+        return self._fail(Reason.DEADLINE_EXCEEDED, denials.DEADLINE)
+
+    def audit_failed(self) -> Denial:
+        """The decision could not be put on record, and the folder says that nothing passes then."""
+        return self._fail(Reason.AUDIT_UNAVAILABLE, denials.AUDIT)
+
+    def _fail(self, reason: Reason, message: str) -> Denial:
+        denial = Denial(
+            status=denials.UNAVAILABLE,
+            reason=reason,
+            message=message,
+            decision_id=self._id,
+            retry_after_ms=_OUR_FAULT_RETRY_MS,
+            at_ns=self._at_ns,
         )
+        return self._end(denial, None)
 
     # --- the sum
 
@@ -294,7 +319,9 @@ class Evaluation:
             identity=self._identity,
             request=self._request,
             tokens=self._tokens,
+            target_model=self._target_model,
             outcomes=self._outcomes,
+            uncounted=self._uncounted,
             denial=denial,
             error_type=self._error_of(found, reason),
         )

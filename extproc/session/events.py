@@ -243,6 +243,7 @@ class Rewrite:
     call: Call
     body: bytes  # as it goes upstream but for this: decoded, or still as it came
     is_decoded: bool
+    max_body_bytes: int
     model: str | None = None
     max_output_tokens: int | None = None  # of one choice
 
@@ -284,15 +285,16 @@ class Settle:
     """Replace what was reserved by what was spent; idempotent by reservation id."""
 
     settlement: Settlement
-    reservation_id: str = ""  # where it is not the decision's id
+    reservation_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Tell telemetry. Once with the decision, once with its settlement if it was allowed."""
+    """Tell telemetry and the ledger. Once with the decision, once with its settlement if it was allowed."""
 
     decision: Decision
     settlement: Settlement | None = None
+    is_on_record: bool = False  # the decision is on disk already
 
 
 Action = (

@@ -6,13 +6,17 @@ Floor 2, values in, values out.
 from __future__ import annotations
 
 from extproc.decision import Cost, Decision, LimitState, Mode
+from extproc.formats.advice import ascii_only
 from extproc.formats.base import Reply, WireFormat
 from extproc.model import Usage
 from extproc.session.events import Continue, RespondImmediately, ResponseHeaders
 
 CONTENT_TOO_LARGE = 413
 DECISION_ID = "x-ai-policy-decision-id"
+WARNING = "x-ai-policy-warning"
 OUR_PREFIX = "x-ai-policy-"
+
+_LONGEST_WARNING = 1024
 
 
 def forward(
@@ -80,6 +84,8 @@ def response_headers(
     content-length; a changed body loses it.
     """
     headers = {DECISION_ID: decision.id}
+    if decision.warnings:
+        headers[WARNING] = ascii_only("; ".join(decision.warnings))[:_LONGEST_WARNING]
     if with_limits:
         headers |= wire_format.limit_headers(limits(decision), now_s)
     return Continue(
@@ -110,7 +116,7 @@ def decision_metadata(decision: Decision) -> dict[str, str | int]:
         "policy": str(decision.determining or ""),
         "revision": decision.revision,
         "team": decision.identity.team,
-        "model": request.model if request else "",
+        "model": decision.upstream_model,
         "api": request.api if request else "",
         "input_tokens": decision.tokens.input,
         # Present from the start, so that a rate limit descriptor that adds it is never dropped.

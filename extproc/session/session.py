@@ -31,6 +31,9 @@ from extproc.session.events import (
     Defer,
     Event,
     OutputCounted,
+    Record,
+    Recorded,
+    RecordFailed,
     Report,
     RequestBody,
     RequestHeaders,
@@ -39,6 +42,8 @@ from extproc.session.events import (
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
+    Rewrite,
+    Rewritten,
     Settle,
     StoreFailed,
     StreamClosed,
@@ -74,7 +79,12 @@ class Session:
         self._format: WireFormat
         self._call: Call | None = None
         self._request: AIRequest | None = None
+        self._body = b""
         self._new_body: bytes | None = None
+        self._expected_output_tokens: int | None = None
+        self._reservation_id = decision_id
+        self._is_left = False  # allowed, and gone before it was sent upstream
+        self._settled: Settlement | None = None
         self._content_type = ""
         self._usual_reasoning_tokens = 0
         self._skips_body = False
@@ -177,6 +187,7 @@ class Session:
 
     def _on_request_body(self, event: RequestBody) -> list[Action]:
         self._answers_phase = RequestBody
+        self._body = event.body
         limit = self._policies.defaults.max_body_bytes
         if self._call is not None:
             self.state = State.UNDERSTANDING
@@ -199,51 +210,137 @@ class Session:
             return self._deny(self._evaluation.refuse(event.refused), event.at_ns)
         self._new_body, self._content_type = event.body_with_usage, event.content_type
         self._usual_reasoning_tokens = event.usual_reasoning_tokens
-        return self._judge(event.request, event.tokens, event.at_ns, event.expected_output_tokens)
+        self._expected_output_tokens = event.expected_output_tokens
+        return self._judge(event.request, event.tokens, event.at_ns)
 
-    def _judge(
-        self, request: AIRequest | None, tokens: TokenEstimate, at_ns: int, expected: int | None = None
-    ) -> list[Action]:
+    def _judge(self, request: AIRequest | None, tokens: TokenEstimate, at_ns: int) -> list[Action]:
         self._request = request
         denial = self._evaluation.check_body(request, tokens, at_ns)
         if denial is not None:
             return self._deny(denial, at_ns)
-        charges = self._evaluation.charges(expected)
+        ceiling = self._evaluation.clamped_output_tokens
+        if ceiling is not None:
+            return self._rewrite(max_output_tokens=ceiling)
+        return self._reserve(at_ns)
+
+    def _rewrite(self, *, model: str | None = None, max_output_tokens: int | None = None) -> list[Action]:
+        """Have the body changed that goes upstream; where there is none, nothing can be."""
+        if self._call is None:
+            raise ProtocolViolation("a change to a request that no format reads")
+        self.state = State.REWRITING
+        is_decoded = self._new_body is not None
+        rewrite = Rewrite(
+            head=self._head,
+            call=self._call,
+            body=self._body if self._new_body is None else self._new_body,
+            is_decoded=is_decoded,
+            max_body_bytes=self._policies.defaults.max_body_bytes,
+            model=model,
+            max_output_tokens=max_output_tokens,
+        )
+        return [rewrite]
+
+    def _on_rewritten(self, event: Rewritten) -> list[Action]:
+        if event.refused is not None:
+            return self._deny(self._evaluation.rewriting_refused(event.refused), event.at_ns)
+        self._new_body = event.body
+        return self._reserve(event.at_ns)
+
+    # --- the limits
+
+    def _reserve(self, at_ns: int) -> list[Action]:
+        charges = self._evaluation.charges(self._expected_output_tokens)
         if isinstance(charges, Denial):
             return self._deny(charges, at_ns)
         if charges:
             self.state = State.RESERVING
-            return [Reserve(decision_id=self._decision_id, charges=charges)]
+            return [Reserve(decision_id=self._reservation_id, charges=charges)]
         denial = self._evaluation.check_limits(())
         return self._allow(at_ns) if denial is None else self._deny(denial, at_ns)
 
     def _on_charges_reserved(self, event: ChargesReserved) -> list[Action]:
         denial = self._evaluation.check_limits(event.outcomes)
-        return self._allow(event.at_ns) if denial is None else self._deny(denial, event.at_ns)
+        if denial is None:
+            return self._allow(event.at_ns)
+        model = self._evaluation.substitute()
+        if model is None:
+            return self._deny(denial, event.at_ns)
+        # A reservation of its own: the first was denied, and is remembered as that.
+        self._reservation_id = f"{self._decision_id}~{model}"
+        return self._rewrite(model=model)
 
     def _on_store_failed(self, event: StoreFailed | DeadlinePassed) -> list[Action]:
         denial = self._evaluation.store_failed()
-        return self._allow(event.at_ns) if denial is None else self._deny(denial, event.at_ns)
+        if denial is None:
+            return self._allow(event.at_ns)
+        denied = self._deny(denial, event.at_ns)
+        if isinstance(event, DeadlinePassed):
+            return denied  # what is taken yet is given back when it is known
+        return [*denied, self._give_back(event.at_ns)]
 
     def _on_deadline(self, event: DeadlinePassed) -> list[Action]:
         return self._deny(self._evaluation.deadline_passed(), event.at_ns)
 
     def _on_late_reservation(self, event: ChargesReserved) -> list[Action]:
-        """Give back what was taken for a request that did not wait for it."""
-        nothing_spent = Settlement(
+        """Settle what was taken too late like the rest: a request that was not forwarded spent nothing."""
+        if self._is_forwarded:
+            return [] if self._settled is None else [self._settle_as(self._settled)]
+        return [self._give_back(event.at_ns)]
+
+    @property
+    def _is_forwarded(self) -> bool:
+        decision = self.decision
+        return decision is not None and decision.enforced_effect is Effect.ALLOW and not self._is_left
+
+    def _give_back(self, at_ns: int) -> Settle:
+        return self._settle_as(self._nothing_spent(at_ns))
+
+    def _settle_as(self, settlement: Settlement) -> Settle:
+        return Settle(settlement=settlement, reservation_id=self._reservation_id)
+
+    def _nothing_spent(self, at_ns: int) -> Settlement:
+        return Settlement(
             decision_id=self._decision_id,
             basis=Basis.LOCAL_REPLY,
-            usage=Usage(),
-            amounts={outcome.charge.counter: 0 for outcome in event.outcomes},
-            ended_at_ns=event.at_ns,
+            usage=Usage(input_tokens=0, output_tokens=0),
+            amounts={},
+            cost=self._prices.nothing(),
+            ended_at_ns=at_ns,
         )
-        return [Settle(settlement=nothing_spent)]
 
     # --- the verdict
 
     def _allow(self, at_ns: int) -> list[Action]:
-        self.state = State.FORWARDED
         decision = self.decision = self._evaluation.decision(at_ns)
+        if self._policies.defaults.audit == "required":
+            self.state = State.RECORDING
+            return [Record(decision=decision)]
+        return [*self._forward(decision), Report(decision=decision)]
+
+    def _on_recorded(self, event: Recorded) -> list[Action]:
+        decision = self._allowed_decision
+        return [*self._forward(decision), Report(decision=decision, is_on_record=True)]
+
+    def _on_record_failed(self, event: RecordFailed | DeadlinePassed) -> list[Action]:
+        denied = self._deny(self._evaluation.audit_failed(), event.at_ns)
+        return [*denied, self._give_back(event.at_ns)]
+
+    def _on_reply_before_forwarding(self, event: ResponseHeaders) -> list[Action]:
+        return [replies.pass_with_id(self._decision_id), *self._leave(event.at_ns)]
+
+    def _on_left_before_forwarding(self, event: StreamClosed) -> list[Action]:
+        return self._leave(event.at_ns)
+
+    def _leave(self, at_ns: int) -> list[Action]:
+        """The decision may be on disk as allowed: it has an end, and that is nothing."""
+        self._is_left = True
+        decision, settlement = self._allowed_decision, self._nothing_spent(at_ns)
+        reports = [Report(decision=decision), Report(decision=decision, settlement=settlement)]
+        return [self._settle_as(settlement), *reports]
+
+    def _forward(self, decision: Decision) -> list[Action]:
+        self.state = State.FORWARDED
+        self._body = b""
         forward = replies.forward(
             decision,
             phase=self._answers_phase,
@@ -256,7 +353,7 @@ class Session:
         actions: list[Action] = [forward]
         if self._owes_trailers:
             actions.append(Continue(phase=RequestTrailers))
-        return [*actions, Report(decision=decision)]
+        return actions
 
     def _deny(self, denial: Denial, at_ns: int) -> list[Action]:
         self.state = State.DENIED
@@ -370,7 +467,7 @@ class Session:
         if not text or self._request is None:
             return self._settle(at_ns, observed_output_tokens=None)
         self.state = State.COUNTING
-        model = self._answer.seen().model or self._request.model
+        model = self._answer.seen().model or self._allowed_decision.upstream_model
         return [CountOutput(provider=self._request.provider, model=model, text=text)]
 
     def _on_output_counted(self, event: OutputCounted) -> list[Action]:
@@ -386,7 +483,8 @@ class Session:
             usual_reasoning_tokens=self._usual_reasoning_tokens,
             prices=self._prices,
         )
-        return [Settle(settlement=settlement), Report(decision=decision, settlement=settlement)]
+        self._settled = settlement
+        return [self._settle_as(settlement), Report(decision=decision, settlement=settlement)]
 
 
 def _cost(ending: list[Action]) -> Cost | None:

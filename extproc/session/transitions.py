@@ -15,12 +15,15 @@ from extproc.session.events import (
     DeadlinePassed,
     Event,
     OutputCounted,
+    Recorded,
+    RecordFailed,
     RequestBody,
     RequestHeaders,
     RequestTrailers,
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
+    Rewritten,
     StoreFailed,
     StreamClosed,
     Understood,
@@ -33,7 +36,9 @@ class State(StrEnum):
     START = "start"
     AWAITING_BODY = "awaiting_body"
     UNDERSTANDING = "understanding"  # the body is being decoded, classified, counted
+    REWRITING = "rewriting"  # the body is being changed: a smaller ceiling, or another model
     RESERVING = "reserving"  # the store has been asked
+    RECORDING = "recording"  # the decision is being put on disk, where that is required
     FORWARDED = "forwarded"  # allowed; the provider is working
     ANSWERING = "answering"  # the answer's headers have passed
     COUNTING = "counting"  # the answer is over and had no usage; its text is being counted
@@ -42,14 +47,26 @@ class State(StrEnum):
     ABANDONED = "abandoned"  # the client left before the verdict
 
 
-START, AWAITING_BODY, UNDERSTANDING, RESERVING, FORWARDED, ANSWERING, COUNTING, SETTLED, DENIED, ABANDONED = (
-    State
-)
+(
+    START,
+    AWAITING_BODY,
+    UNDERSTANDING,
+    REWRITING,
+    RESERVING,
+    RECORDING,
+    FORWARDED,
+    ANSWERING,
+    COUNTING,
+    SETTLED,
+    DENIED,
+    ABANDONED,
+) = State
 
 Handler = str  # a method of Session, there with a leading underscore
 Transition = tuple[Handler, tuple[State, ...]]
 
-_VERDICT = (RESERVING, FORWARDED, DENIED)
+_ALLOWED = (RECORDING, FORWARDED)
+_VERDICT = (REWRITING, RESERVING, *_ALLOWED, DENIED)
 
 TRANSITIONS: dict[tuple[State, type[Event]], Transition] = {
     (START, RequestHeaders): ("on_request_headers", (AWAITING_BODY, *_VERDICT)),
@@ -67,12 +84,25 @@ TRANSITIONS: dict[tuple[State, type[Event]], Transition] = {
     # A request time-out while we count: Envoy's own answer overtakes ours.
     (UNDERSTANDING, ResponseHeaders): ("on_reply_before_verdict", (ABANDONED,)),
     (UNDERSTANDING, StreamClosed): ("on_nothing", (ABANDONED,)),
-    (RESERVING, ChargesReserved): ("on_charges_reserved", (FORWARDED, DENIED)),
-    (RESERVING, StoreFailed): ("on_store_failed", (FORWARDED, DENIED)),
-    (RESERVING, DeadlinePassed): ("on_store_failed", (FORWARDED, DENIED)),
+    (REWRITING, Rewritten): ("on_rewritten", (RESERVING, *_ALLOWED, DENIED)),
+    (REWRITING, DeadlinePassed): ("on_deadline", (DENIED,)),
+    (REWRITING, RequestTrailers): ("on_trailers_early", (REWRITING,)),
+    (REWRITING, ResponseHeaders): ("on_reply_before_verdict", (ABANDONED,)),
+    (REWRITING, StreamClosed): ("on_nothing", (ABANDONED,)),
+    # A cap that is reached may leave another model: the body is changed, and the limits asked again.
+    (RESERVING, ChargesReserved): ("on_charges_reserved", (REWRITING, *_ALLOWED, DENIED)),
+    (RESERVING, StoreFailed): ("on_store_failed", (*_ALLOWED, DENIED)),
+    (RESERVING, DeadlinePassed): ("on_store_failed", (*_ALLOWED, DENIED)),
     (RESERVING, RequestTrailers): ("on_trailers_early", (RESERVING,)),
     (RESERVING, ResponseHeaders): ("on_reply_before_verdict", (ABANDONED,)),
     (RESERVING, StreamClosed): ("on_nothing", (ABANDONED,)),
+    (RECORDING, Recorded): ("on_recorded", (FORWARDED,)),
+    (RECORDING, RecordFailed): ("on_record_failed", (DENIED,)),
+    (RECORDING, DeadlinePassed): ("on_record_failed", (DENIED,)),
+    (RECORDING, RequestTrailers): ("on_trailers_early", (RECORDING,)),
+    # Reserved, and perhaps on record, but never sent upstream.
+    (RECORDING, ResponseHeaders): ("on_reply_before_forwarding", (ABANDONED,)),
+    (RECORDING, StreamClosed): ("on_left_before_forwarding", (ABANDONED,)),
     (FORWARDED, RequestTrailers): ("on_pass", (FORWARDED,)),
     (FORWARDED, ResponseHeaders): ("on_response_headers", (ANSWERING, SETTLED)),
     # The client left before the answer began; the provider may be at work all the same.
@@ -102,9 +132,9 @@ TRANSITIONS: dict[tuple[State, type[Event]], Transition] = {
 }
 
 # An answer to a question that no longer matters: the client left or the deadline passed meanwhile.
-# What the store took is given back; everything else is forgotten.
+# What the store took is given back, or settled with the rest; everything else is forgotten.
 for _state in State:
-    for _late in (Understood, StoreFailed, DeadlinePassed):
+    for _late in (Understood, Rewritten, Recorded, RecordFailed, StoreFailed, DeadlinePassed):
         TRANSITIONS.setdefault((_state, _late), ("on_nothing", (_state,)))
     TRANSITIONS.setdefault((_state, ChargesReserved), ("on_late_reservation", (_state,)))
 

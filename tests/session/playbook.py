@@ -24,6 +24,8 @@ from extproc.session.events import (
     Defer,
     Event,
     OutputCounted,
+    Record,
+    Recorded,
     Report,
     RequestBody,
     RequestHeaders,
@@ -54,10 +56,11 @@ spec: {access: allow, maxBodyBytes: 1000000}
 """
 
 
-def load(folder: Path, *objects: str) -> PolicySet:
+def load(folder: Path, *objects: str, audit: str = "best_effort") -> PolicySet:
     """A policy set of the base and these objects."""
     folder.mkdir(exist_ok=True)
-    (folder / "all.yaml").write_text("\n---\n".join([BASE_POLICY, *objects]))
+    base = BASE_POLICY.replace("access: allow", f"access: allow, audit: {audit}")
+    (folder / "all.yaml").write_text("\n---\n".join([base, *objects]))
     return policyset.load(folder)
 
 
@@ -156,10 +159,10 @@ class Playbook:
             case Settle():
                 self.settled.append(action.settlement)
                 asyncio.run(
-                    self.store.settle(
-                        action.settlement.decision_id, action.settlement.amounts, self.now_ns // 1000
-                    )
+                    self.store.settle(action.reservation_id, action.settlement.amounts, self.now_ns // 1000)
                 )
+            case Record():
+                self._advance(Recorded(at_ns=self.now_ns))
 
     # --- the commonest lines of a conversation
 

@@ -16,6 +16,9 @@ from extproc.session.events import (
     Continue,
     CountOutput,
     DeadlinePassed,
+    Record,
+    Recorded,
+    RecordFailed,
     RequestBody,
     RequestHeaders,
     RequestTrailers,
@@ -535,7 +538,7 @@ def test_an_answer_that_envoy_made_before_the_upstream_costs_nothing(limited: Po
     book.close()
 
     assert book.settlement.basis is Basis.LOCAL_REPLY
-    assert set(book.settlement.amounts.values()) == {0}
+    assert not any(book.settlement.amounts.values())
 
 
 def test_a_provider_that_timed_out_is_charged_as_reserved(limited: PolicySet) -> None:
@@ -833,7 +836,7 @@ def test_a_client_that_leaves_while_we_reserve_gets_everything_back(limited: Pol
     book.do(reserve)
 
     assert book.session.state is State.ABANDONED
-    assert set(book.settlement.amounts.values()) == {0}
+    assert not any(book.settlement.amounts.values())
     after = Playbook(limited, store=book.store, decision_id="next")
     after.request()
     assert all(o.used == 0 for o in after.decision.outcomes)
@@ -866,15 +869,78 @@ def test_a_silent_store_means_what_each_limit_says(tmp_path: Path, failure: type
     assert denied.details == "ai_policy_denied[RateLimit/must-count]"
 
 
-def test_what_a_late_store_took_is_given_back(tmp_path: Path) -> None:
-    book = Playbook(load(tmp_path / "late", REQUESTS), holds=(Reserve,))
+def test_what_a_late_store_took_for_a_denied_request_is_given_back(tmp_path: Path) -> None:
+    book = Playbook(load(tmp_path / "late", CLOSED_STORE), holds=(Reserve,))
     book.request()
     book.play(DeadlinePassed(at_ns=book.now_ns))
     (reserve,) = book.held
 
     book.do(reserve)
 
-    assert set(book.settled[0].amounts.values()) == {0}
+    assert not any(book.settlement.amounts.values())
+
+
+def test_what_a_late_store_took_for_a_forwarded_request_is_settled_with_its_answer(tmp_path: Path) -> None:
+    book = Playbook(load(tmp_path / "late", REQUESTS), holds=(Reserve,))
+    book.request()
+    book.play(DeadlinePassed(at_ns=book.now_ns))
+    (reserve,) = book.held
+
+    book.do(reserve)
+    assert book.settled == []
+    book.answer_headers()
+    book.answer_body(ANSWER)
+
+    assert list(book.settlement.amounts.values()) == [1]
+
+
+def test_what_a_store_takes_after_the_answer_is_settled_as_the_answer_was(tmp_path: Path) -> None:
+    book = Playbook(load(tmp_path / "late", REQUESTS), holds=(Reserve,))
+    book.request()
+    book.play(DeadlinePassed(at_ns=book.now_ns))
+    book.answer_headers()
+    book.answer_body(ANSWER)
+    (reserve,) = book.held
+
+    book.do(reserve)
+
+    assert [list(settled.amounts.values()) for settled in book.settled] == [[1], [1]]
+
+
+@pytest.mark.parametrize("answer", [Recorded, RecordFailed, DeadlinePassed])
+def test_nothing_is_forwarded_before_its_decision_is_on_disk(
+    tmp_path: Path, answer: type[Recorded | RecordFailed | DeadlinePassed]
+) -> None:
+    book = Playbook(load(tmp_path / "audited", REQUESTS, audit="required"), holds=(Record,))
+
+    assert book.request() == [book.said[0]]
+    (record,) = book.held
+    assert isinstance(record, Record)
+    assert book.reports == []
+
+    (said,) = book.play(answer(at_ns=book.now_ns))
+
+    if answer is Recorded:
+        assert isinstance(said, Continue)
+        assert [report.is_on_record for report in book.reports] == [True]
+        return
+    assert isinstance(said, RespondImmediately)
+    assert said.status == 503
+    assert (book.decision.reason, book.decision.error_type) == ("audit_unavailable", "audit_unavailable")
+    assert not any(book.settlement.amounts.values())
+
+
+def test_who_leaves_while_the_decision_is_written_gets_everything_back_and_a_settlement(
+    tmp_path: Path,
+) -> None:
+    book = Playbook(load(tmp_path / "audited", REQUESTS, audit="required"), holds=(Record,))
+    book.request()
+
+    book.close()
+
+    assert not any(book.settlement.amounts.values())
+    assert [report.settlement is None for report in book.reports] == [True, False]
+    assert book.play(Recorded(at_ns=book.now_ns)) == []
 
 
 def test_envoys_answer_overtakes_ours_while_we_count(open_policies: PolicySet) -> None:
