@@ -5,7 +5,7 @@ Floor 1, pure: walks `Expr` trees. The tables say what the facts can hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,6 +15,7 @@ from extproc.formats.providers import NAMES
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.pb.ai_policy.v1.checked_expr_pb2 import Expr
 from extproc.policy.facts import CREDENTIAL_HEADERS
+from extproc.policy.nodes import Literal, children, fact_of, is_identifier, kind_of, literal_of, walk
 
 VARIABLES = tuple(facts_pb2.Facts.DESCRIPTOR.fields_by_name)
 
@@ -46,14 +47,6 @@ _NO_EQUALITY = f"{_ESTIMATE} is an estimate; compare it with <, <=, > or >=, or 
 
 
 @dataclass(frozen=True, slots=True)
-class Literal:
-    """A string in an expression, and the node that holds it."""
-
-    node_id: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Impossible:
     """A literal that the fact it is compared with can never hold."""
 
@@ -73,21 +66,21 @@ def reads(root: Expr) -> frozenset[str]:
     """Every fact mentioned, `variable.field`; a variable used as a whole is mentioned by its name."""
     found: set[str] = set()
     selected: set[int] = set()
-    for node in _walk(root):
-        path = _fact(node)
+    for node in walk(root):
+        path = fact_of(node)
         if path:
             found.add(path)
             selected.add(node.select_expr.operand.id)
-        elif _is_identifier(node) and node.id not in selected:
+        elif is_identifier(node) and node.id not in selected:
             found.add(node.ident_expr.name)
     return frozenset(path for path in found if path.partition(".")[0] in VARIABLES)
 
 
 def patterns(root: Expr) -> Iterator[Literal]:
     """The literal regular expressions handed to `matches`."""
-    for node in _walk(root):
-        if _kind(node) == "call_expr" and node.call_expr.function == "matches" and node.call_expr.args:
-            literal = _literal(node.call_expr.args[-1])
+    for node in walk(root):
+        if kind_of(node) == "call_expr" and node.call_expr.function == "matches" and node.call_expr.args:
+            literal = literal_of(node.call_expr.args[-1])
             if literal:
                 yield literal
 
@@ -95,7 +88,7 @@ def patterns(root: Expr) -> Iterator[Literal]:
 def check(root: Expr, providers: Collection[str] = NAMES) -> Iterator[Impossible]:
     """The literals that make a comparison constant; `providers` are the names a folder knows."""
     known = {**ENUMERATED, **dict.fromkeys(_PROVIDER_FACTS, tuple(sorted(providers)))}
-    for node in _walk(root):
+    for node in walk(root):
         for path, literal in _comparisons(node):
             message = _objection(path, literal.text, known)
             if message:
@@ -124,54 +117,54 @@ def unguarded(root: Expr) -> Iterator[Unguarded]:
 def unpriced(root: Expr) -> Iterator[int]:
     """The reads of the estimated cost that fail where no price is known; a test anywhere guards them."""
     reads: list[int] = []
-    for node in _walk(root):
-        if _fact(node) == _ESTIMATE and not node.select_expr.test_only:
+    for node in walk(root):
+        if fact_of(node) == _ESTIMATE and not node.select_expr.test_only:
             reads.append(node.id)
-        elif _fact(node) == _ESTIMATE or _is_optional_estimate(node) or _compares_estimate(node, null=True):
+        elif fact_of(node) == _ESTIMATE or _is_optional_estimate(node) or _compares_estimate(node, null=True):
             return
     yield from reads
 
 
 def _is_optional_estimate(node: Expr) -> bool:
     call = node.call_expr
-    is_optional = _kind(node) == "call_expr" and call.function == "_?._"
-    return is_optional and _is_identifier(call.args[0]) and call.args[0].ident_expr.name == "cost"
+    is_optional = kind_of(node) == "call_expr" and call.function == "_?._"
+    return is_optional and is_identifier(call.args[0]) and call.args[0].ident_expr.name == "cost"
 
 
 def _compares_estimate(node: Expr, *, null: bool) -> bool:
     """Whether a node asks if the estimate is equal to null, or to anything else: then no null fails it."""
     call = node.call_expr
-    if _kind(node) != "call_expr" or call.function not in _EQUALITY | {"@in"}:
+    if kind_of(node) != "call_expr" or call.function not in _EQUALITY | {"@in"}:
         return False
     has_null = any(arg.const_expr.WhichOneof("constant_kind") == "null_value" for arg in call.args)
-    return has_null is null and any(_fact(arg) == _ESTIMATE for arg in call.args)
+    return has_null is null and any(fact_of(arg) == _ESTIMATE for arg in call.args)
 
 
 def _with_force(root: Expr) -> Iterator[tuple[Expr, bool]]:
     """Every node, and whether it must hold a value: `optional.value()` fails where there is none."""
     yield root, False
-    for parent in _walk(root):
-        is_forced = _kind(parent) == "call_expr" and parent.call_expr.function == "value"
-        for node in _children(parent):
+    for parent in walk(root):
+        is_forced = kind_of(parent) == "call_expr" and parent.call_expr.function == "value"
+        for node in children(parent):
             yield node, is_forced
 
 
 def _header(node: Expr, *, is_forced: bool) -> tuple[Expr | None, bool]:
     """The name of the header that a node asks for, and whether it fails where there is none."""
     select, call, loop = node.select_expr, node.call_expr, node.comprehension_expr
-    if _kind(node) == "select_expr" and _fact(select.operand) == _HEADERS:
+    if kind_of(node) == "select_expr" and fact_of(select.operand) == _HEADERS:
         name = Expr()
         name.const_expr.string_value = select.field
         return name, not select.test_only
-    if _kind(node) == "comprehension_expr" and _fact(loop.iter_range) == _HEADERS:
+    if kind_of(node) == "comprehension_expr" and fact_of(loop.iter_range) == _HEADERS:
         name = Expr()
         name.ident_expr.name = loop.iter_var
         return name, False
-    if _kind(node) == "call_expr" and len(call.args) == 2:  # noqa: PLR2004  binary operators
+    if kind_of(node) == "call_expr" and len(call.args) == 2:  # noqa: PLR2004  binary operators
         left, right = call.args
-        if call.function == "@in" and _fact(right) == _HEADERS:
+        if call.function == "@in" and fact_of(right) == _HEADERS:
             return left, False
-        if call.function in _INDEX | _OPTIONAL and _fact(left) == _HEADERS:
+        if call.function in _INDEX | _OPTIONAL and fact_of(left) == _HEADERS:
             return right, is_forced or call.function not in _OPTIONAL
     return None, False
 
@@ -180,19 +173,19 @@ def _spelling(node: Expr) -> bytes:
     """Equal for nodes that say the same, wherever they stand."""
     copy = Expr()
     copy.CopyFrom(node)
-    for inner in _walk(copy):
+    for inner in walk(copy):
         inner.id = 0
     return copy.SerializeToString(deterministic=True)
 
 
 def _comparisons(node: Expr) -> Iterator[tuple[str, Literal]]:
     """Each (fact, literal) that this node compares for equality or membership."""
-    if _kind(node) == "select_expr":
-        if _fact(node.select_expr.operand) == _HEADERS:
+    if kind_of(node) == "select_expr":
+        if fact_of(node.select_expr.operand) == _HEADERS:
             yield _HEADERS, Literal(node.id, node.select_expr.field)
         return
     call = node.call_expr
-    if _kind(node) != "call_expr" or len(call.args) != 2:  # noqa: PLR2004  binary operators
+    if kind_of(node) != "call_expr" or len(call.args) != 2:  # noqa: PLR2004  binary operators
         return
     left, right = call.args
     if call.function in _EQUALITY or call.function in _INDEX:
@@ -205,18 +198,18 @@ def _comparisons(node: Expr) -> Iterator[tuple[str, Literal]]:
 
 
 def _paired(fact: Expr, values: Iterable[Expr]) -> Iterator[tuple[str, Literal]]:
-    path = _fact(fact)
+    path = fact_of(fact)
     for value in values:
-        literal = _literal(value)
+        literal = literal_of(value)
         if path and literal:
             yield path, literal
 
 
 def _impossible_parts(node: Expr) -> Iterator[Impossible]:
     call = node.call_expr
-    if _kind(node) != "call_expr" or call.function not in _PARTS_OF_STRINGS or not call.HasField("target"):
+    if kind_of(node) != "call_expr" or call.function not in _PARTS_OF_STRINGS or not call.HasField("target"):
         return
-    path, literal = _fact(call.target), _literal(call.args[0])
+    path, literal = fact_of(call.target), literal_of(call.args[0])
     if path in LOWER_CASE and literal and literal.text != literal.text.lower():
         yield Impossible(literal.node_id, _lower_case(path, literal.text))
 
@@ -236,59 +229,3 @@ def _objection(path: str, text: str, known: Mapping[str, tuple[str, ...]]) -> st
 
 def _lower_case(path: str, text: str) -> str:
     return f"{path} is lower case: {text.lower()!r}"
-
-
-def _fact(node: Expr) -> str:
-    """`variable.field` where the node selects exactly that, else an empty string."""
-    if _kind(node) != "select_expr" or not _is_identifier(node.select_expr.operand):
-        return ""
-    return f"{node.select_expr.operand.ident_expr.name}.{node.select_expr.field}"
-
-
-def _literal(node: Expr) -> Literal | None:
-    is_string = _kind(node) == "const_expr" and node.const_expr.WhichOneof("constant_kind") == "string_value"
-    return Literal(node.id, node.const_expr.string_value) if is_string else None
-
-
-def _kind(node: Expr) -> str:
-    return node.WhichOneof("expr_kind") or ""
-
-
-def _is_identifier(node: Expr) -> bool:
-    return _kind(node) == "ident_expr"
-
-
-_CHILDREN: Mapping[str, Callable[[Expr], list[Expr]]] = MappingProxyType(
-    {
-        "select_expr": lambda node: [node.select_expr.operand],
-        "call_expr": lambda node: [
-            *([node.call_expr.target] if node.call_expr.HasField("target") else []),
-            *node.call_expr.args,
-        ],
-        "list_expr": lambda node: list(node.list_expr.elements),
-        "struct_expr": lambda node: [
-            child
-            for entry in node.struct_expr.entries
-            for child in ([entry.map_key] if entry.HasField("map_key") else []) + [entry.value]
-        ],
-        "comprehension_expr": lambda node: [
-            node.comprehension_expr.iter_range,
-            node.comprehension_expr.accu_init,
-            node.comprehension_expr.loop_condition,
-            node.comprehension_expr.loop_step,
-            node.comprehension_expr.result,
-        ],
-    }
-)
-
-
-def _walk(node: Expr) -> Iterator[Expr]:
-    """The node and everything below it, parents first; cel-cpp bounds the depth."""
-    yield node
-    for child in _children(node):
-        yield from _walk(child)
-
-
-def _children(node: Expr) -> list[Expr]:
-    children = _CHILDREN.get(_kind(node))
-    return children(node) if children else []
