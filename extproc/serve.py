@@ -29,7 +29,7 @@ from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
 from extproc.reload import PolicyFolder
 from extproc.server import ExternalProcessor, Server
-from extproc.session.session import SessionSettings
+from extproc.session.admission import SessionSettings
 from extproc.settings import Settings
 from extproc.state import LearnedFile
 from extproc.store.memory import MemoryStore

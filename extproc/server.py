@@ -24,7 +24,8 @@ from extproc.errors import SettingsInvalid
 from extproc.exchange import Edge, Exchange
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.policy.policyset import PolicySet
-from extproc.session.session import Session, SessionSettings
+from extproc.session.admission import SessionSettings
+from extproc.session.session import Session
 from extproc.settings import Settings
 from extproc.telemetry import Parent, parent_of
 

@@ -25,8 +25,9 @@ from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.pb.ai_policy.v1.token_usage_pb2 import TokenUsage
 from extproc.policy import policyset
 from extproc.policy.policyset import PolicySet
+from extproc.session.admission import SessionSettings
 from extproc.session.events import ResponseBody
-from extproc.session.session import Session, SessionSettings
+from extproc.session.session import Session
 from extproc.session.transitions import State
 from extproc.settings import INLINE_ANSWER_BYTES, INLINE_BODY_BYTES
 from extproc.store.memory import MemoryStore

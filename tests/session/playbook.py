@@ -16,6 +16,7 @@ from extproc.measure.tokens import Tokenizer
 from extproc.model import RequestHead, Source
 from extproc.policy import policyset
 from extproc.policy.policyset import PolicySet
+from extproc.session.admission import SessionSettings
 from extproc.session.events import (
     Action,
     ChargesReserved,
@@ -38,7 +39,7 @@ from extproc.session.events import (
     Understand,
     Understood,
 )
-from extproc.session.session import Session, SessionSettings
+from extproc.session.session import Session
 from extproc.store.memory import MemoryStore
 from extproc.understand import understand
 
