@@ -17,7 +17,7 @@ from watchfiles import awatch
 
 from extproc.errors import PolicyFolderInvalid
 from extproc.policy import policyset
-from extproc.policy.policyset import PolicySet
+from extproc.policy.policyset import Difference, PolicySet
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,21 @@ class ReloadStatus:
 
 
 class PolicyFolder:
-    """One folder and the revision in force. Raises `PolicyFolderInvalid` if it does not load at first."""
+    """One folder and the revision in force. Raises `PolicyFolderInvalid` if it does not load at first.
 
-    def __init__(self, folder: Path, *, on_failure: Callable[[], None] = lambda: None) -> None:
+    `on_change` is told of each revision that comes into force after the first.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        on_failure: Callable[[], None] = lambda: None,
+        on_change: Callable[[PolicySet, Difference], None] = lambda _loaded, _change: None,
+    ) -> None:
         self._folder = folder
         self._on_failure = on_failure
+        self.on_change = on_change
         self._seen = _fingerprint(folder)
         self.current: PolicySet = policyset.load(folder)
         self.status = ReloadStatus(at_ns=time.time_ns(), ok=True)
@@ -89,6 +99,7 @@ class PolicyFolder:
             self.current = loaded
             self.status = ReloadStatus(at_ns=time.time_ns(), ok=True)
             log.info("policies loaded", extra={"revision": loaded.revision, "change": change})
+            self.on_change(loaded, change)
 
     def _failed(self, problems: tuple[str, ...]) -> None:
         self.status = ReloadStatus(at_ns=time.time_ns(), ok=False, problems=problems)

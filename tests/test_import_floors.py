@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("ledger",),
     ("intake",),
     ("exchange",),
-    ("server", "admin", "accesslog"),
+    ("server", "admin", "accesslog", "leases"),
     ("serve",),
     ("cli",),
     ("__main__",),

@@ -57,6 +57,18 @@ def folder(path: Path, failures: list[int]) -> PolicyFolder:
     return PolicyFolder(path, on_failure=lambda: failures.append(1))
 
 
+async def test_a_new_revision_is_told_with_what_it_changed(path: Path) -> None:
+    told: list[str] = []
+    folder = PolicyFolder(path, on_change=lambda loaded, change: told.append(f"{loaded.revision} {change}"))
+    await folder.look()
+    assert told == []
+
+    (path / "rules.yaml").write_text(rule("second"))
+    await folder.look()
+
+    assert told == [f"{folder.current.revision} added AccessRule/second; removed AccessRule/first"]
+
+
 # --- look
 
 

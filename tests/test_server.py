@@ -303,7 +303,8 @@ async def test_a_store_that_is_down_is_logged_and_each_limit_decides(
         answers = await exchange_with(stream, request_headers(), request_body())
 
     assert answers[1].WhichOneof("response") == "request_body"
-    assert [getattr(r, "reason_code", "") for r in caplog.records if r.levelno == logging.ERROR] == ["allowed"]
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [vars(record)["error_type"] for record in errors] == ["store_unavailable"]
     stream.cancel()
 
 

@@ -74,5 +74,6 @@ def decided(decision: Decision) -> None:
             "identity": decision.identity.id,
             "team": decision.identity.team,
             "revision": decision.revision,
+            "error_type": decision.error_type,
         },
     )
