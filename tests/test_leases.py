@@ -22,11 +22,13 @@ class Renewing(MemoryStore):
         super().__init__()
         self.renewed: list[tuple[str, ...]] = []
         self.is_away = False
+        self.has_renewed = asyncio.Event()
 
-    async def renew(self, decision_ids: Iterable[str], at_us: int) -> None:
+    async def renew(self, decision_ids: Iterable[str], at_us: int) -> None:  # noqa: ARG002  the store's own
         if self.is_away:
             raise StoreUnavailable("away")
         self.renewed.append(tuple(decision_ids))
+        self.has_renewed.set()
 
 
 @pytest.fixture
@@ -59,13 +61,12 @@ async def test_what_is_held_is_renewed_and_nothing_else(edge: Edge, store: Renew
 async def test_a_store_that_is_away_is_counted_and_asked_again(edge: Edge, store: Renewing) -> None:
     edge.leased.add("a")
     store.is_away = True
-    keeping = asyncio.create_task(leases.keep(edge, period_s=0.001))
-    while b'error_type="leases_not_renewed"' not in edge.metrics.exposition():
-        await asyncio.sleep(0.001)
+    await leases.renew(edge)
+    assert b'ai_policy_failures_total{error_type="leases_not_renewed"} 1.0' in edge.metrics.exposition()
 
     store.is_away = False
-    while not store.renewed:
-        await asyncio.sleep(0.001)
+    keeping = asyncio.create_task(leases.keep(edge, period_s=0))
+    await store.has_renewed.wait()
     keeping.cancel()
 
     assert store.renewed[0] == ("a",)
