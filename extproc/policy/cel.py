@@ -20,7 +20,8 @@ from google.protobuf import any_pb2, descriptor_pool
 
 from extproc.formats.providers import NAMES
 from extproc.pb.ai_policy.v1 import checked_expr_pb2, facts_pb2
-from extproc.policy import literals
+from extproc.policy import literals, needs
+from extproc.policy.needs import Need
 
 # As cel-cpp writes them; the text between is the compiler's own message.
 _COMPILER_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
@@ -64,13 +65,14 @@ class Expression:
     """A compiled expression; `reads` is every fact it mentions, such as `request.model`.
 
     `unguarded` is where it fails for a request without some header, or for a model without a known price:
-    any caller can make it fail.
+    any caller can make it fail. Without one of its `needs` it is false.
     """
 
     text: str
     result: Result
     reads: frozenset[str]
     unguarded: tuple[Fault, ...]
+    needs: tuple[Need, ...]
     program: Any
 
     def evaluate(self, facts: Any) -> bool | str | Failure:
@@ -123,7 +125,9 @@ def compile_expression(text: str, result: Result, providers: Collection[str] = N
         for lookup in literals.unguarded(checked.expr)
     )
     unguarded += tuple(Fault(positions[node_id], _NEEDS_PRICE) for node_id in literals.unpriced(checked.expr))
-    return Expression(text, result, literals.reads(checked.expr), unguarded, program)
+    return Expression(
+        text, result, literals.reads(checked.expr), unguarded, needs.needs(checked.expr), program
+    )
 
 
 @cache
