@@ -99,6 +99,21 @@ class Reply:
     body: bytes = b""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputCeiling:
+    """Where a body says how much one choice may generate, so that it can be told to generate less.
+
+    Paths lead from the top, `*` to each item of a list.
+    """
+
+    read: tuple[str, ...]  # every field that `parse_request` takes for a ceiling
+    added: str = ""  # the one that is put where none of them is; empty: nobody knows which
+    each: str = ""  # where a body holds several requests: all other paths lead on from each of these
+    below: tuple[str, ...] = ()  # budgets of thinking that the provider wants below the ceiling
+    least: int = 0  # a smaller number is no ceiling
+    has_two_spellings: bool = False  # `maxOutputTokens` is also `max_output_tokens`
+
+
 class AnswerReader(Protocol):
     """Reads one answer's body as it arrives, in chunks of any size; never raises on what it reads."""
 
@@ -120,6 +135,7 @@ class WireFormat(Protocol):
 
     name: str
     provider: str
+    model_field: str  # of a body that names its model, where the path does not
 
     def claim(self, line: RequestLine) -> Call | None:
         """What this request line means in this dialect, or None.
@@ -133,6 +149,9 @@ class WireFormat(Protocol):
 
     def ask_for_usage(self, body: JSON, call: Call) -> JSON | None:
         """The body that makes a streamed answer report usage; None where it does already."""
+
+    def output_ceiling(self, body: JSON, call: Call) -> OutputCeiling | None:
+        """Where a body that was read says how much is generated; None where it cannot say so."""
 
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer; its content type in `headers` says how it comes, not what was asked."""

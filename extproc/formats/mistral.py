@@ -13,7 +13,16 @@ from types import MappingProxyType
 
 from extproc.formats import fields
 from extproc.formats.answers import reader
-from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
+from extproc.formats.base import (
+    CONTROL,
+    JSON,
+    AnswerReader,
+    BodyKind,
+    Call,
+    OutputCeiling,
+    ParsedRequest,
+    RequestLine,
+)
 from extproc.formats.content import Content
 from extproc.formats.images import size_of_url
 from extproc.formats.mistral_answers import ConversationAnswers, OCRAnswers
@@ -73,6 +82,13 @@ class Mistral(OpenAIFormat):
         if len(found) != 1:
             raise fields.not_this_call(f"This path takes one of {', '.join(f'/{key}' for key in readers)}")
         return readers[found[0]](body, call)
+
+    def output_ceiling(self, body: JSON, call: Call) -> OutputCeiling | None:
+        """That of a chat with an agent, or of a turn."""
+        if body.get("messages") is not None:
+            return _CHAT.output_ceiling(body, call)
+        name = "completion_args/max_tokens"
+        return OutputCeiling(read=(name,), added=name) if body.get("inputs") is not None else None
 
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -19,9 +19,11 @@ from extproc.formats.answers import reader
 from extproc.formats.base import (
     CONTROL,
     JSON,
+    NO_OUTPUT,
     AnswerReader,
     BodyKind,
     Call,
+    OutputCeiling,
     ParsedRequest,
     Reply,
     RequestLine,
@@ -103,6 +105,12 @@ class Ollama(Unasked):
             max_output_tokens=_read_ceiling(options),
         )
         return ParsedRequest(request=request, prompt=content.prompt(definitions))
+
+    def output_ceiling(self, _body: JSON, call: Call) -> OutputCeiling | None:
+        """One option; an embedding has none."""
+        name = "options/num_predict"
+        is_generating = call.operation not in NO_OUTPUT
+        return OutputCeiling(read=(name,), added=name, least=1) if is_generating else None
 
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -20,6 +20,7 @@ from extproc.formats.base import (
     AnswerReader,
     BodyKind,
     Call,
+    OutputCeiling,
     ParsedRequest,
     Reply,
     RequestLine,
@@ -91,6 +92,10 @@ class Replicate(Unasked):
             max_output_tokens=max((each for each in ceilings if each is not None), default=None),
         )
         return ParsedRequest(request=request, prompt=content.prompt())
+
+    def output_ceiling(self, _body: JSON, _call: Call) -> OutputCeiling | None:
+        """What its caller calls it; which name it has where none is there, only the model knows."""
+        return OutputCeiling(read=tuple(f"input/{key}" for key in _CEILINGS))
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -17,7 +17,7 @@ from extproc.formats import fields
 from extproc.formats.advice import told
 from extproc.formats.answers import reader
 from extproc.formats.aws import bedrock_dialect
-from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, Reply, RequestLine
+from extproc.formats.base import JSON, AnswerReader, Call, OutputCeiling, ParsedRequest, Reply, RequestLine
 from extproc.formats.content import Content
 from extproc.formats.images import size_of_url
 from extproc.formats.tgi_answers import TGIAnswers
@@ -111,6 +111,10 @@ class TGI(Unasked):
             max_output_tokens=fields.count(parameters, "max_new_tokens", "/parameters"),
         )
         return ParsedRequest(request=request, prompt=content.prompt())
+
+    def output_ceiling(self, _body: JSON, _call: Call) -> OutputCeiling | None:
+        """One name."""
+        return OutputCeiling(read=("parameters/max_new_tokens",), added="parameters/max_new_tokens")
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

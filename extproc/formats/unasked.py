@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from extproc.decision import LimitState
-from extproc.formats.base import JSON, Call
+from extproc.formats.base import JSON, Call, OutputCeiling
 
 
 class Unasked:
     """The part of a `WireFormat` that is the same for all of them."""
+
+    model_field = "model"
+
+    def output_ceiling(self, _body: JSON, _call: Call) -> OutputCeiling | None:
+        """None: unless a format says more, nothing is generated or nothing can be said of it."""
+        return None
 
     def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
         """None: whatever an answer reports, it reports unasked."""

@@ -12,7 +12,16 @@ from types import MappingProxyType
 
 from extproc.formats import fields
 from extproc.formats.answers import Tally, as_objects, reader
-from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
+from extproc.formats.base import (
+    CONTROL,
+    JSON,
+    AnswerReader,
+    BodyKind,
+    Call,
+    OutputCeiling,
+    ParsedRequest,
+    RequestLine,
+)
 from extproc.formats.content import Content
 from extproc.formats.openai.answers import InputAnswers, OpenAIAnswers
 from extproc.formats.openai.chat import OpenAIChat
@@ -74,6 +83,14 @@ class VLLM(OpenAIFormat):
         """A streamed invocation can be asked for usage as any chat or completion."""
         generates = body.get("input") is None and body.get("token_ids") is None
         return _CHAT.ask_for_usage(body, call) if generates else None
+
+    def output_ceiling(self, body: JSON, call: Call) -> OutputCeiling | None:
+        """As OpenAI's formats have it, and of what takes tokens."""
+        if call.operation == "text_completion":
+            return OutputCeiling(read=("sampling_params/max_tokens",), added="sampling_params/max_tokens")
+        found = (_INVOCATIONS[key][1] for key in _INVOCATIONS if body.get(key) is not None)
+        wire_format = next(found, _EMBEDDINGS)
+        return wire_format.output_ceiling(body, call)
 
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

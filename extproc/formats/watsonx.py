@@ -21,6 +21,7 @@ from extproc.formats.base import (
     AnswerReader,
     BodyKind,
     Call,
+    OutputCeiling,
     ParsedRequest,
     Reply,
     RequestLine,
@@ -59,6 +60,7 @@ class Watsonx(Unasked):
 
     name = "watsonx"
     provider = "ibm.watsonx.ai"
+    model_field = "model_id"
 
     def claim(self, line: RequestLine) -> Call | None:
         """`/ml/v1`, or an older version, then the noun; a deployment's id stands for its model."""
@@ -102,6 +104,13 @@ class Watsonx(Unasked):
         )
         request = replace(request, models=models, stream=bool(call.stream), wants_usage_chunk=True)
         return replace(parsed, request=request)
+
+    def output_ceiling(self, body: JSON, call: Call) -> OutputCeiling | None:
+        """That of a chat, or of a generation."""
+        if call.operation == "chat":
+            return _CHAT.output_ceiling(body, call)
+        name = "parameters/max_new_tokens"
+        return OutputCeiling(read=(name,), added=name) if call.operation == "text_completion" else None
 
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from extproc.formats.answers import Tally, reader
-from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, RequestLine
+from extproc.formats.base import JSON, AnswerReader, Call, OutputCeiling, ParsedRequest, RequestLine
 from extproc.formats.openai.answers import OpenAIAnswers
 from extproc.formats.openai.chat import OpenAIChat
 from extproc.formats.openai.completions import OpenAICompletions
@@ -42,6 +42,10 @@ class Writer(OpenAIFormat):
     def ask_for_usage(self, body: JSON, call: Call) -> JSON | None:
         """A streamed chat can be asked for usage; a completion cannot."""
         return _CHAT.ask_for_usage(body, call) if call.operation == "chat" else None
+
+    def output_ceiling(self, body: JSON, call: Call) -> OutputCeiling | None:
+        """As OpenAI's formats have it."""
+        return _READERS[call.operation].output_ceiling(body, call)
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -8,19 +8,21 @@ Source: anthropic-sdk-python `types/messages/batch_create_params`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from extproc.decision import Denial, LimitState
 from extproc.errors import RequestRefused
 from extproc.formats import fields
 from extproc.formats.answers import reader
 from extproc.formats.anthropic import dialect as anthropic_dialect
-from extproc.formats.anthropic.messages import AnthropicMessages
+from extproc.formats.anthropic.messages import CEILING, AnthropicMessages
 from extproc.formats.base import (
     CONTROL,
     JSON,
     AnswerReader,
     BodyKind,
     Call,
+    OutputCeiling,
     ParsedRequest,
     Reply,
     RequestLine,
@@ -86,6 +88,10 @@ class AnthropicBatches(Unasked):
             max_output_tokens=max(declared) if len(declared) == len(ceilings) else None,
         )
         return ParsedRequest(request=request, prompt=_joined([each.prompt for each in found]))
+
+    def output_ceiling(self, _body: JSON, _call: Call) -> OutputCeiling | None:
+        """That of each message."""
+        return replace(CEILING, each="requests/*/params")
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

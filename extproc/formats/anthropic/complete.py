@@ -12,13 +12,14 @@ from extproc.decision import Denial, LimitState
 from extproc.formats import fields
 from extproc.formats.answers import Tally, event_object, reader, word
 from extproc.formats.anthropic import dialect as anthropic_dialect
-from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, Reply, RequestLine
+from extproc.formats.base import JSON, AnswerReader, Call, OutputCeiling, ParsedRequest, Reply, RequestLine
 from extproc.formats.content import Content
 from extproc.formats.sse import SSEEvent
 from extproc.formats.unasked import Unasked
 from extproc.model import AIRequest
 
 _PATH = "/complete"
+_CEILING = "max_tokens_to_sample"
 
 
 class AnthropicComplete(Unasked):
@@ -50,9 +51,13 @@ class AnthropicComplete(Unasked):
             modalities=tuple(sorted(content.modalities)),
             end_user=fields.string(fields.mapping(body, "metadata"), "user_id", "/metadata"),
             temperature=fields.number(body, "temperature"),
-            max_output_tokens=fields.count(body, "max_tokens_to_sample"),
+            max_output_tokens=fields.count(body, _CEILING),
         )
         return ParsedRequest(request=request, prompt=content.prompt())
+
+    def output_ceiling(self, _body: JSON, _call: Call) -> OutputCeiling | None:
+        """One name."""
+        return OutputCeiling(read=(_CEILING,), added=_CEILING)
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -22,6 +22,7 @@ from extproc.formats.base import (
     AnswerReader,
     BodyKind,
     Call,
+    OutputCeiling,
     ParsedRequest,
     Reply,
     RequestLine,
@@ -41,6 +42,11 @@ _STATE_KEYS = ("container", "thread")
 _MESSAGE_KEYS = frozenset({"role", "content"})
 _FALLBACK_KEYS = frozenset({"model", "max_tokens"})
 _TOOL_KEYS = frozenset({"type", "name", "model", "max_tokens", "max_uses"})
+# A fallback without a ceiling of its own has the first one's. What advisors say cannot be told so: it
+# comes on top.
+CEILING = OutputCeiling(
+    read=("max_tokens", "fallbacks/*/max_tokens"), added="max_tokens", below=("thinking/budget_tokens",)
+)
 _BLOCK_KEYS = frozenset({"type", "text", "source", "input", "name", "content", "thinking"})
 
 
@@ -86,6 +92,10 @@ class AnthropicMessages(Unasked):
             max_output_tokens=_ceiling(_declared(body), fallbacks, advisors),
         )
         return ParsedRequest(request=request, prompt=content.prompt(definitions))
+
+    def output_ceiling(self, _body: JSON, _call: Call) -> OutputCeiling | None:
+        """That of the message, whoever writes it."""
+        return CEILING
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -17,7 +17,16 @@ from extproc.formats.aws import bedrock_dialect
 from extproc.formats.aws.bedrock_answers import ConverseAnswers
 from extproc.formats.aws.bedrock_blocks import read_blocks
 from extproc.formats.aws.bedrock_models import Operation, claim, is_prompt, names
-from extproc.formats.base import CONTROL, JSON, AnswerReader, Call, ParsedRequest, Reply, RequestLine
+from extproc.formats.base import (
+    CONTROL,
+    JSON,
+    AnswerReader,
+    Call,
+    OutputCeiling,
+    ParsedRequest,
+    Reply,
+    RequestLine,
+)
 from extproc.formats.content import Content
 from extproc.formats.strict_json import compact_json
 from extproc.formats.unasked import Unasked
@@ -46,6 +55,18 @@ _VENDOR_CEILINGS = (
     "maxTokenCount",
 )
 _VENDOR_KEYS = frozenset({*_VENDOR_CEILINGS, "n", "model", "tools", "inferenceConfig"})
+_OWN_CEILINGS = ("maxTokens", "max_new_tokens")
+_VENDOR_FIELDS = _VENDOR[1:]
+CEILING = OutputCeiling(
+    read=(
+        *(f"inferenceConfig/{key}" for key in _OWN_CEILINGS),
+        *(f"{_VENDOR_FIELDS}/{key}" for key in _VENDOR_CEILINGS),
+        *(f"{_VENDOR_FIELDS}/inferenceConfig/{key}" for key in _VENDOR_CEILINGS),
+    ),
+    added="inferenceConfig/maxTokens",
+    # As Anthropic calls it now, and as Bedrock did first.
+    below=tuple(f"{_VENDOR_FIELDS}/{key}/budget_tokens" for key in ("thinking", "reasoning_config")),
+)
 # No role of the API, so that no counter takes the prompt for plain text.
 _SCHEMA_ROLE = "response_format"
 
@@ -70,6 +91,10 @@ class BedrockConverse(Unasked):
         user = fields.mapping(body, "requestMetadata").get("user")
         end_user = user if isinstance(user, str) else ""
         return replace(parsed, request=replace(parsed.request, end_user=end_user))
+
+    def output_ceiling(self, _body: JSON, call: Call) -> OutputCeiling | None:
+        """None for a stored prompt, beside which Bedrock takes none."""
+        return None if is_prompt(call.model) else CEILING
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
@@ -128,7 +153,7 @@ def _read_count(body: JSON, call: Call) -> ParsedRequest:
 
 
 def _read_ceiling(inference: JSON, vendor: JSON) -> int | None:
-    found = [fields.count(inference, key, "/inferenceConfig") for key in ("maxTokens", "max_new_tokens")]
+    found = [fields.count(inference, key, "/inferenceConfig") for key in _OWN_CEILINGS]
     if vendor:
         nested = fields.mapping(vendor, "inferenceConfig", _VENDOR)
         found += [fields.count(vendor, key, _VENDOR) for key in _VENDOR_CEILINGS]

@@ -17,7 +17,16 @@ from extproc.formats.aws import bedrock_dialect
 from extproc.formats.aws.bedrock_invoke_answers import InvokeAnswers
 from extproc.formats.aws.bedrock_models import Operation, claim, names
 from extproc.formats.aws.bedrock_vendors import shape_of, shapes_of
-from extproc.formats.base import JSON, NO_OUTPUT, AnswerReader, Call, ParsedRequest, Reply, RequestLine
+from extproc.formats.base import (
+    JSON,
+    NO_OUTPUT,
+    AnswerReader,
+    Call,
+    OutputCeiling,
+    ParsedRequest,
+    Reply,
+    RequestLine,
+)
 from extproc.formats.unasked import Unasked
 from extproc.model import AIRequest
 
@@ -56,6 +65,10 @@ class BedrockInvoke(Unasked):
             wants_usage_chunk=True,
         )
         return replace(parsed, request=request)
+
+    def output_ceiling(self, body: JSON, call: Call) -> OutputCeiling | None:
+        """As the vendor has it."""
+        return shape_of(call.model, body).ceiling
 
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

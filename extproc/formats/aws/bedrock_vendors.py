@@ -7,16 +7,18 @@ models", read 2026-09.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extproc.errors import RequestRefused
 from extproc.formats import fields
+from extproc.formats.anthropic import messages as anthropic_messages
 from extproc.formats.anthropic.messages import AnthropicMessages
 from extproc.formats.aws import bedrock_bodies as bodies
+from extproc.formats.aws import bedrock_converse
 from extproc.formats.aws.bedrock_bodies import BodyReader
 from extproc.formats.aws.bedrock_converse import read_converse
 from extproc.formats.aws.bedrock_models import vendor_names
-from extproc.formats.base import JSON
+from extproc.formats.base import JSON, OutputCeiling
 from extproc.formats.openai.chat import OpenAIChat
 
 _CEILINGS = ("max_tokens", "max_completion_tokens", "max_gen_len", "max_tokens_to_sample", "maxTokens")
@@ -39,6 +41,7 @@ class Shape:
     requires: tuple[str, ...]
     read: BodyReader
     takes: tuple[str, ...] = ()
+    ceiling: OutputCeiling | None = None
     tells: tuple[str, ...] = ()  # one of these must be there where the id names no vendor
 
     def fits(self, present: frozenset[str]) -> bool:
@@ -51,35 +54,47 @@ class Shape:
         return not self.tells or not present.isdisjoint(self.tells)
 
 
+def _named(name: str) -> OutputCeiling:
+    return OutputCeiling(read=(name,), added=name)
+
+
 CLAUDE = Shape(
     operation="chat",
     requires=("anthropic_version", "messages"),
     takes=("max_tokens",),
     read=AnthropicMessages().parse_request,
+    ceiling=anthropic_messages.CEILING,
 )
 CLAUDE_PROMPT = Shape(
     operation="text_completion",
     requires=("prompt", "max_tokens_to_sample"),
     takes=("anthropic_version",),
     read=bodies.prompt("max_tokens_to_sample"),
+    ceiling=_named("max_tokens_to_sample"),
 )
 NOVA = Shape(
     operation="chat",
     requires=("messages",),
     tells=("inferenceConfig", "schemaVersion", "toolConfig"),
     read=read_converse,
+    ceiling=bedrock_converse.CEILING,
 )
+_CHAT_CEILING = OutputCeiling(read=("max_tokens", "max_completion_tokens"), added="max_tokens")
 OPENAI = Shape(
     operation="chat",
     requires=("messages",),
     tells=("max_tokens", "max_completion_tokens"),
     read=OpenAIChat().parse_request,
+    ceiling=_CHAT_CEILING,
 )
+# OpenAI's own models take the newer name.
+GPT = replace(OPENAI, ceiling=replace(_CHAT_CEILING, added="max_completion_tokens"))
 OPENAI_PROMPT = Shape(
     operation="text_completion",
     requires=("prompt",),
     tells=("max_tokens",),
     read=bodies.prompt("max_tokens", "n", "best_of"),
+    ceiling=_named("max_tokens"),
 )
 COMMAND_PROMPT = Shape(
     operation="text_completion",
@@ -87,24 +102,28 @@ COMMAND_PROMPT = Shape(
     tells=("num_generations",),
     takes=("max_tokens",),
     read=bodies.prompt("max_tokens", "num_generations"),
+    ceiling=_named("max_tokens"),
 )
 LLAMA = Shape(
     operation="text_completion",
     requires=("prompt",),
     tells=("max_gen_len",),
     read=bodies.prompt("max_gen_len"),
+    ceiling=_named("max_gen_len"),
 )
 JURASSIC = Shape(
     operation="text_completion",
     requires=("prompt",),
     tells=("maxTokens", "numResults"),
     read=bodies.prompt("maxTokens", "numResults"),
+    ceiling=_named("maxTokens"),
 )
 TITAN_TEXT = Shape(
     operation="text_completion",
     requires=("inputText",),
     tells=("textGenerationConfig",),
     read=bodies.titan_text,
+    ceiling=_named("textGenerationConfig/maxTokenCount"),
 )
 _TITAN_EMBEDDING = ("dimensions", "normalize", "embeddingTypes", "embeddingConfig", "inputImage")
 TITAN_EMBEDDING = Shape(
@@ -124,7 +143,13 @@ NOVA_EMBEDDING = Shape(
     takes=("schemaVersion", "taskType"),
     read=bodies.nova_embedding,
 )
-COHERE_CHAT = Shape(operation="chat", requires=("message",), takes=("max_tokens",), read=bodies.cohere_chat)
+COHERE_CHAT = Shape(
+    operation="chat",
+    requires=("message",),
+    takes=("max_tokens",),
+    read=bodies.cohere_chat,
+    ceiling=_named("max_tokens"),
+)
 COHERE_EMBEDDING = Shape(
     operation="embeddings", requires=("input_type",), takes=("max_tokens",), read=bodies.cohere_embedding
 )
@@ -166,7 +191,7 @@ _VENDORS: tuple[tuple[str, tuple[Shape, ...]], ...] = (
     ("ai21.jamba", (OPENAI,)),
     ("deepseek.", (OPENAI, OPENAI_PROMPT)),
     ("qwen.", (OPENAI,)),
-    ("openai.", (OPENAI,)),
+    ("openai.", (GPT,)),
     ("google.", (OPENAI,)),
     ("minimax.", (OPENAI,)),
     ("moonshot", (OPENAI,)),

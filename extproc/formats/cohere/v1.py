@@ -18,6 +18,7 @@ from extproc.formats.base import (
     AnswerReader,
     BodyKind,
     Call,
+    OutputCeiling,
     ParsedRequest,
     Reply,
     RequestLine,
@@ -78,6 +79,11 @@ class CohereV1(Unasked):
         if len(found) != 1:
             raise fields.not_this_call(f"This path takes one of {', '.join(f'/{key}' for key in readers)}")
         return found.pop()(body, call)
+
+    def output_ceiling(self, body: JSON, call: Call) -> OutputCeiling | None:
+        """None for a summary, whose length is a word, and for an embed, where the field cuts the input."""
+        says = call.operation == "chat" or body.get("prompt") is not None
+        return OutputCeiling(read=("max_tokens",), added="max_tokens") if says else None
 
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from extproc.decision import Denial
 from extproc.formats import fields
 from extproc.formats.answers import reader
-from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, Reply, RequestLine
+from extproc.formats.base import JSON, AnswerReader, Call, OutputCeiling, ParsedRequest, Reply, RequestLine
 from extproc.formats.cohere import dialect as cohere_dialect
 from extproc.formats.cohere import inputs as cohere_inputs
 from extproc.formats.cohere.answers import CohereAnswers
@@ -45,6 +45,10 @@ class CohereV2(Unasked):
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
         return _READERS[call.operation](body, call)
+
+    def output_ceiling(self, _body: JSON, call: Call) -> OutputCeiling | None:
+        """None for an embed, where the field cuts the input."""
+        return OutputCeiling(read=("max_tokens",), added="max_tokens") if call.operation == "chat" else None
 
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

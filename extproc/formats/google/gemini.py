@@ -16,6 +16,7 @@ from extproc.formats.base import (
     AnswerReader,
     BodyKind,
     Call,
+    OutputCeiling,
     ParsedRequest,
     Reply,
     RequestLine,
@@ -54,6 +55,10 @@ class GoogleFormat(Unasked):
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
         return gemini_body.parse(body, call)
+
+    def output_ceiling(self, _body: JSON, call: Call) -> OutputCeiling | None:
+        """That of what the operation generates. Thoughts count as output, whatever their own budget is."""
+        return gemini_body.CEILINGS.get(call.operation)
 
     def answer_reader(self, request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from extproc.formats import fields
-from extproc.formats.base import CONTROL, JSON, Call, ParsedRequest
+from extproc.formats.base import CONTROL, JSON, Call, OutputCeiling, ParsedRequest
 from extproc.formats.content import Content
 from extproc.formats.fields import wrong
 from extproc.formats.google.gemini_content import read_content, read_media
@@ -58,6 +58,21 @@ _SHAPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "image_generation": ("instances",),
         "prediction": ("instances",),
         "batch": ("batch", "inputConfig"),
+    }
+)
+_GENERATED = "generationConfig/maxOutputTokens"
+_PREDICTED = "parameters/maxOutputTokens"
+# By operation; what makes images, or vectors, has none.
+CEILINGS: Mapping[str, OutputCeiling] = MappingProxyType(
+    {
+        "generate_content": OutputCeiling(read=(_GENERATED,), added=_GENERATED, has_two_spellings=True),
+        "prediction": OutputCeiling(read=(_PREDICTED,), added=_PREDICTED, has_two_spellings=True),
+        "batch": OutputCeiling(
+            each="batch/inputConfig/requests/requests/*/request",
+            read=(_GENERATED,),
+            added=_GENERATED,
+            has_two_spellings=True,
+        ),
     }
 )
 

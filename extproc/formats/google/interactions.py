@@ -12,7 +12,16 @@ from typing import Any
 
 from extproc.formats import fields
 from extproc.formats.answers import reader
-from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
+from extproc.formats.base import (
+    CONTROL,
+    JSON,
+    AnswerReader,
+    BodyKind,
+    Call,
+    OutputCeiling,
+    ParsedRequest,
+    RequestLine,
+)
 from extproc.formats.content import Content
 from extproc.formats.fields import wrong
 from extproc.formats.google import line as google_line
@@ -40,6 +49,12 @@ _TOOL = names("type", "name", "vertexRagStore")
 _RANKING = names("ragRetrievalConfig", "ranking", "llmRanker", "rankService", "modelName")
 _STEP = names("type", "role", "content", "summary", "name", "arguments", "result")
 _CONTENT = names("type", "text", "mimeType", "data", "uri")
+# Snake case is what the guide of this API has.
+_CEILING = OutputCeiling(
+    read=("generation_config/max_output_tokens",),
+    added="generation_config/max_output_tokens",
+    has_two_spellings=True,
+)
 _SCHEMA_ROLE = "response_schema"
 # Steps that may be empty.
 _SAY_NOTHING = frozenset({"thought", "user_input", "model_output"})
@@ -98,6 +113,10 @@ class GeminiInteractions(GoogleFormat):
             max_output_tokens=fields.count(config, "maxOutputTokens", "/generationConfig"),
         )
         return ParsedRequest(request=request, prompt=content.prompt(tuple(tools.definitions)))
+
+    def output_ceiling(self, body: JSON, _call: Call) -> OutputCeiling | None:
+        """That of a model; an agent decides by itself how much it says."""
+        return _CEILING if body.get("agent") is None else None
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -11,7 +11,16 @@ from types import MappingProxyType
 
 from extproc.formats import fields
 from extproc.formats.answers import reader
-from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
+from extproc.formats.base import (
+    CONTROL,
+    JSON,
+    AnswerReader,
+    BodyKind,
+    Call,
+    OutputCeiling,
+    ParsedRequest,
+    RequestLine,
+)
 from extproc.formats.content import Content
 from extproc.formats.openai import request as openai_request
 from extproc.formats.openai.assistants_answers import OpenAIAssistantsAnswers
@@ -46,6 +55,7 @@ _POSTS: Mapping[tuple[str, ...], tuple[str, BodyKind]] = MappingProxyType(
     }
 )
 _STORED_METHODS = frozenset({"GET", "DELETE"})
+_CEILING = "max_completion_tokens"
 
 
 class OpenAIAssistants(OpenAIFormat):
@@ -91,9 +101,14 @@ class OpenAIAssistants(OpenAIFormat):
             temperature=fields.number(body, "temperature"),
             # A run reads its thread, which is kept by the provider.
             has_state=is_run,
-            max_output_tokens=fields.count(body, "max_completion_tokens"),
+            max_output_tokens=fields.count(body, _CEILING),
         )
         return ParsedRequest(request=request, prompt=content.prompt(tuple(tools.definitions)))
+
+    def output_ceiling(self, body: JSON, _call: Call) -> OutputCeiling | None:
+        """That of the whole run, which only its beginning may say."""
+        begins = body.get("assistant_id") is not None
+        return OutputCeiling(read=(_CEILING,), added=_CEILING) if begins else None
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

@@ -11,7 +11,16 @@ from collections.abc import Mapping
 
 from extproc.formats import fields
 from extproc.formats.answers import reader
-from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
+from extproc.formats.base import (
+    CONTROL,
+    JSON,
+    AnswerReader,
+    BodyKind,
+    Call,
+    OutputCeiling,
+    ParsedRequest,
+    RequestLine,
+)
 from extproc.formats.content import Content
 from extproc.formats.openai import answers as openai_answers
 from extproc.formats.openai import request as openai_request
@@ -26,6 +35,11 @@ _MODELS_PATH = "/models"
 _SHOWN = ("documents", "chat_template", "chat_template_kwargs")
 # No role of the API, so that no counter takes it for what somebody said.
 _SHOWN_ROLE = "documents"
+_OLD, _NEW = "max_tokens", "max_completion_tokens"
+# They call the older name deprecated, and some of their models refuse it; all others know it alone, or both.
+_TAKE_THE_NEW = frozenset({"openai", "azure.ai.openai", "aws.bedrock", "cerebras", "groq", "x_ai"})
+# As Anthropic's own endpoint for this dialect calls it, and OpenRouter.
+_BUDGETS = ("thinking/budget_tokens", "reasoning/max_tokens")
 
 
 class OpenAIChat(OpenAIFormat):
@@ -79,6 +93,11 @@ class OpenAIChat(OpenAIFormat):
         """A streamed body with `stream_options.include_usage`; None where nothing is to change."""
         return openai_request.with_usage(body, call)
 
+    def output_ceiling(self, _body: JSON, call: Call) -> OutputCeiling | None:
+        """One of two names, by provider."""
+        is_new = call.provider in _TAKE_THE_NEW and not openai_request.is_older_azure(call)
+        return OutputCeiling(read=(_OLD, _NEW), added=_NEW if is_new else _OLD, below=_BUDGETS)
+
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
         return reader(openai_answers.OpenAIAnswers(), headers)
@@ -89,7 +108,7 @@ class OpenAIChat(OpenAIFormat):
 
 
 def _read_ceiling(body: JSON) -> int | None:
-    ceilings = (fields.count(body, "max_tokens"), fields.count(body, "max_completion_tokens"))
+    ceilings = (fields.count(body, _OLD), fields.count(body, _NEW))
     return max((ceiling for ceiling in ceilings if ceiling is not None), default=None)
 
 

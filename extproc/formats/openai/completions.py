@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from extproc.formats import fields
 from extproc.formats.answers import reader
-from extproc.formats.base import JSON, AnswerReader, Call, ParsedRequest, RequestLine
+from extproc.formats.base import JSON, AnswerReader, Call, OutputCeiling, ParsedRequest, RequestLine
 from extproc.formats.content import Content
 from extproc.formats.openai import answers as openai_answers
 from extproc.formats.openai import request as openai_request
@@ -66,6 +66,10 @@ class OpenAICompletions(OpenAIFormat):
     def ask_for_usage(self, body: JSON, call: Call) -> JSON | None:
         """A streamed body with `stream_options.include_usage`; None where nothing is to change."""
         return openai_request.with_usage(body, call)
+
+    def output_ceiling(self, _body: JSON, _call: Call) -> OutputCeiling | None:
+        """One name everywhere."""
+        return OutputCeiling(read=("max_tokens",), added="max_tokens")
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""

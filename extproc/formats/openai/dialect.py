@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from extproc.decision import Denial, LimitState, Reason, Unit
 from extproc.formats.advice import denial_headers, duration, remaining, tightest, told
-from extproc.formats.base import JSON, Call, Reply
+from extproc.formats.base import JSON, Call, OutputCeiling, Reply
 
 # The dialect has one name for tokens, whichever way they flow.
 _HEADER_NAMES: Mapping[Unit, str] = MappingProxyType(
@@ -43,6 +43,11 @@ class OpenAIFormat:
     """What the formats of OpenAI's APIs have in common; each adds how it is claimed and read."""
 
     provider = "openai"
+    model_field = "model"
+
+    def output_ceiling(self, _body: JSON, _call: Call) -> OutputCeiling | None:
+        """None: unless a format says more, nothing is generated or nothing can be said of it."""
+        return None
 
     def ask_for_usage(self, _body: JSON, _call: Call) -> JSON | None:
         """None: answers report usage unasked, or not at all."""

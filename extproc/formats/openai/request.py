@@ -33,8 +33,8 @@ _SEARCH_ROLE = "search"
 _STATE_KEYS = ("previous_response_id", "conversation", "preset")
 _PRESET = "@preset/"
 _ONLINE_SUFFIX = ":online"
-# Azure learned `stream_options` with 2024-09-01-preview, and answers 400 before.
-_FIRST_WITH_STREAM_OPTIONS = "2024-09"
+# Azure learned `stream_options` and `max_completion_tokens` with 2024-09-01-preview, and answers 400 before.
+_AZURE_LEARNED = "2024-09"
 _AZURE = "azure."
 # They report usage whether asked or not.
 _REPORT_UNASKED = frozenset({"groq", "mistral_ai", "perplexity"})
@@ -89,12 +89,16 @@ def asks_for_usage(body: JSON) -> bool:
     return fields.flag(options, "include_usage", "/stream_options")
 
 
+def is_older_azure(call: Call) -> bool:
+    """Whether it goes to a version of Azure's API that knows neither of the two newer fields."""
+    # Anywhere else it is a parameter that nobody reads, and would be a way not to be asked.
+    version = call.query.get("api-version", _AZURE_LEARNED)
+    return call.provider.startswith(_AZURE) and version < _AZURE_LEARNED
+
+
 def may_be_asked_for_usage(call: Call) -> bool:
     """Whether `stream_options` is known where this call goes, and of use there."""
-    version = call.query.get("api-version", _FIRST_WITH_STREAM_OPTIONS)
-    # Anywhere else it is a parameter that nobody reads, and would be a way not to be asked.
-    is_too_old = call.provider.startswith(_AZURE) and version < _FIRST_WITH_STREAM_OPTIONS
-    return not is_too_old and call.provider not in _REPORT_UNASKED
+    return not is_older_azure(call) and call.provider not in _REPORT_UNASKED
 
 
 def wants_usage_chunk(body: JSON, call: Call) -> bool:

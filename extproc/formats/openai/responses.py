@@ -11,7 +11,16 @@ from types import MappingProxyType
 
 from extproc.formats import fields
 from extproc.formats.answers import reader
-from extproc.formats.base import CONTROL, JSON, AnswerReader, BodyKind, Call, ParsedRequest, RequestLine
+from extproc.formats.base import (
+    CONTROL,
+    JSON,
+    AnswerReader,
+    BodyKind,
+    Call,
+    OutputCeiling,
+    ParsedRequest,
+    RequestLine,
+)
 from extproc.formats.openai import request as openai_request
 from extproc.formats.openai.dialect import OpenAIFormat
 from extproc.formats.openai.items import Input
@@ -23,6 +32,10 @@ _ROOTS = frozenset({"responses", _CONVERSATIONS})
 _CONVERSATION_KEYS = frozenset({"items", "metadata"})
 # Under this name a call says which it is; no parameter of the URL can take its place.
 _KEPT, _ONE, _NEW = "conversation", "one", "new"
+# As a parameter of the URL it would only have a request refused that is to be limited.
+_COMPACTS = "compacts"
+_COMPACT_PATH = "/responses/compact"
+_CEILING = "max_output_tokens"
 # What POST means, with `*` for an identifier; `input_tokens` counts and spends nothing.
 _POSTS: Mapping[tuple[str, ...], tuple[str, BodyKind]] = MappingProxyType(
     {
@@ -57,10 +70,7 @@ class OpenAIResponses(OpenAIFormat):
         if line.method != "POST" or posted is None:
             return None
         operation, body = posted
-        query = (
-            {_KEPT: _ONE if line.segments[1:] else _NEW} if line.segments[0] == _CONVERSATIONS else nothing()
-        )
-        return Call(api=self.name, operation=operation, body=body, query=query)
+        return Call(api=self.name, operation=operation, body=body, query=_marks(line))
 
     def parse_request(self, body: JSON, call: Call) -> ParsedRequest:
         """Read a body. Raises `RequestRefused` (400) naming the JSON pointer that is wrong."""
@@ -97,13 +107,26 @@ class OpenAIResponses(OpenAIFormat):
             end_user=openai_request.end_user(body),
             temperature=fields.number(body, "temperature"),
             has_state=found.has_state or openai_request.has_state(body, models),
-            max_output_tokens=fields.count(body, "max_output_tokens"),
+            max_output_tokens=fields.count(body, _CEILING),
         )
         return ParsedRequest(request=request, prompt=found.content.prompt(tuple(found.tools.definitions)))
+
+    def output_ceiling(self, _body: JSON, call: Call) -> OutputCeiling | None:
+        """None for what is compacted: it is as long as it is."""
+        if _COMPACTS in call.query:
+            return None
+        return OutputCeiling(read=(_CEILING,), added=_CEILING)
 
     def answer_reader(self, _request: AIRequest, headers: Mapping[str, str]) -> AnswerReader:
         """A reader for one answer."""
         return reader(OpenAIResponsesAnswers(), headers)
+
+
+def _marks(line: RequestLine) -> Mapping[str, str]:
+    """What the path says that a body cannot."""
+    if line.segments[0] == _CONVERSATIONS:
+        return {_KEPT: _ONE if line.segments[1:] else _NEW}
+    return {_COMPACTS: "true"} if line.path == _COMPACT_PATH else nothing()
 
 
 def _check_conversation(body: JSON, call: Call) -> None:
