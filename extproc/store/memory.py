@@ -1,20 +1,22 @@
 """Counters in this process: for one sidecar, or for trying things out.
 
-Floor 3. No arithmetic here: that is `policy.limits`. Nothing is awaited inside a call, so each call
+Floor 3. No arithmetic here: that is `policy.counters`'. Nothing is awaited inside a call, so each call
 is one step for every other task of the event loop; a store belongs to one loop.
 """
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from extproc.decision import Charge, ChargeOutcome
-from extproc.policy import limits
-from extproc.policy.limits import Bucket
-from extproc.policy.lows import Lows
+from extproc.policy import counters
+from extproc.policy.counters import AnyCounter, Ticket
+from extproc.store.base import CounterState
+from extproc.store.changes import Changes
 
 # A reservation is about 1 kB; long streams keep theirs open for minutes.
 OPEN_RESERVATIONS = 200_000
@@ -25,17 +27,10 @@ COUNTERS = 1_000_000
 _LOOK_AT = 16
 
 
-@dataclass(slots=True)
-class _Counter:
-    bucket: Bucket
-    rate_amount: int
-    lows: Lows = field(default_factory=Lows)
-
-
 @dataclass(frozen=True, slots=True)
 class _Reservation:
-    number: int  # of all that this store made
     outcomes: tuple[ChargeOutcome, ...]
+    tickets: tuple[Ticket | None, ...]  # None: unavailable, nothing was taken
 
 
 class MemoryStore:
@@ -43,10 +38,12 @@ class MemoryStore:
 
     A reservation pushed out by newer ones stays charged as reserved. A counter is forgotten only
     once it equals one that nobody used; where the table is full of others, a charge on a new counter
-    is unavailable and every other charge counts as ever.
+    is unavailable and every other charge counts as ever. What is seeded or overridden has a place even
+    then.
     """
 
     is_immediate = True
+    is_shared = False
 
     def __init__(
         self,
@@ -55,10 +52,12 @@ class MemoryStore:
         remembered_decisions: int = REMEMBERED_DECISIONS,
         counters: int = COUNTERS,
     ) -> None:
-        self._counters: OrderedDict[str, _Counter] = OrderedDict()
+        self._counters: dict[str, AnyCounter] = {}
         self._open: OrderedDict[str, _Reservation] = OrderedDict()
         self._closed: OrderedDict[str, tuple[ChargeOutcome, ...]] = OrderedDict()
         self._numbers = itertools.count()
+        self._changes = Changes(most_forgotten=counters)
+        self._sweep: Iterator[str] = iter(())
         self._max_open = open_reservations
         self._max_closed = remembered_decisions
         self._max_counters = counters
@@ -72,93 +71,146 @@ class MemoryStore:
             return known.outcomes
         if decision_id in self._closed:
             return self._closed[decision_id]
-        buckets = [self._bucket(charge, at_us) for charge in charges]
-        pairs = list(zip(charges, buckets, strict=True))
-        is_taken = all(limits.fits(bucket, charge) for charge, bucket in pairs if charge.enforced)
-        # A request that is denied anyway needs no counter: it leaves none behind.
-        homeless = self._without_room(charges, at_us) if is_taken else frozenset[str]()
-        is_taken &= not any(c.enforced and c.must_count for c in charges if c.counter in homeless)
-        number = next(self._numbers) if is_taken else None
-        outcomes = tuple(
-            _unavailable(charge, bucket, at_us)
-            if charge.counter in homeless
-            else self._outcome(charge, bucket, at_us, number)
-            for charge, bucket in pairs
-        )
-        if number is not None:
-            self._open[decision_id] = _Reservation(number, outcomes)
-            self._forget_oldest()
-        else:
+        asked = [(charge, self._counter(charge, at_us)) for charge in charges]
+        uncounted = {charge.counter for charge, counter in asked if not counter.covers(charge, at_us)}
+        is_taken = all(counter.fits(charge, at_us) for charge, counter in asked if charge.enforced)
+        if is_taken:
+            # A request that is denied anyway needs no counter: it leaves none behind.
+            uncounted |= self._without_room(charges, at_us)
+            is_taken = not any(c.enforced and c.must_count for c in charges if c.counter in uncounted)
+        if not is_taken:
+            outcomes = tuple(
+                _unavailable(charge, counter, at_us)
+                if charge.counter in uncounted
+                else counter.decline(charge, at_us)
+                for charge, counter in asked
+            )
             self._close(decision_id, outcomes)
-        return outcomes
+            return outcomes
+        number = next(self._numbers)
+        taken = [
+            (_unavailable(charge, counter, at_us), None)
+            if charge.counter in uncounted
+            else self._take(charge, counter, number, at_us)
+            for charge, counter in asked
+        ]
+        reservation = _Reservation(tuple(each for each, _ in taken), tuple(each for _, each in taken))
+        self._open[decision_id] = reservation
+        self._forget_oldest()
+        return reservation.outcomes
 
     async def settle(self, decision_id: str, amounts: Mapping[str, int], at_us: int) -> bool:
         """See `Store.settle`."""
         reservation = self._open.pop(decision_id, None)
         if reservation is None:
             return False
-        for taken in reservation.outcomes:
-            if taken.unavailable:
-                continue
-            charge = taken.charge
-            bucket = limits.settle(
-                self._bucket(charge, at_us),
-                charge,
-                self._lows(charge),
-                reservation.number,
-                reserved=taken.reserved,
-                spent=amounts.get(charge.counter, 0),
-                granted=taken.granted,
-            )
-            self._keep(charge, bucket)
+        for charge, ticket in _taken(reservation):
+            counter = self._counters.get(charge.counter) or counters.unused(charge.window)
+            counter.settle(charge, ticket, amounts.get(charge.counter, 0), at_us)
+            self._keep(charge.counter, counter, at_us)
         self._close(decision_id, reservation.outcomes)
         return True
+
+    async def renew(self, decision_ids: Iterable[str], at_us: int) -> None:
+        """See `Store.renew`."""
+        for decision_id in decision_ids:
+            reservation = self._open.get(decision_id)
+            if reservation is None:
+                continue
+            for charge, ticket in _taken(reservation):
+                counter = self._counters.get(charge.counter)
+                if counter is not None:
+                    counter.renew(charge, ticket, at_us)
+
+    async def read(self, charges: tuple[Charge, ...], at_us: int) -> tuple[ChargeOutcome, ...]:
+        """See `Store.read`."""
+        outcomes = []
+        for charge in charges:
+            counter = copy.deepcopy(self._counters.get(charge.counter)) or counters.unused(charge.window)
+            counter.adopt(charge, at_us)
+            if not counter.covers(charge, at_us):
+                outcomes.append(_unavailable(charge, counter, at_us))
+            elif charge.enforced and not counter.fits(charge, at_us):
+                outcomes.append(counter.decline(charge, at_us))
+            else:
+                outcomes.append(counter.reserve(charge, next(self._numbers), at_us)[0])
+        return tuple(outcomes)
+
+    async def reset(self, charge: Charge, at_us: int) -> None:
+        """See `Store.reset`."""
+        counter = self._counters.get(charge.counter)
+        if counter is not None:
+            counter.reset()
+            self._keep(charge.counter, counter, at_us)
+
+    async def override(self, charge: Charge, extra: int, until_us: int, at_us: int) -> None:
+        """See `Store.override`."""
+        self._without_room((charge,), at_us)
+        counter = self._counters.get(charge.counter) or counters.unused(charge.window)
+        counter.override(extra, until_us)
+        self._keep(charge.counter, counter, at_us)
+        if charge.counter in self._counters:
+            self._changes.note(charge.counter, counter)
+
+    def changed(self) -> tuple[CounterState, ...]:
+        """See `Store.changed`; the first call answers all there are, if nobody seeded any before."""
+        return self._changes.take(self._counters)
+
+    async def seed(self, states: Iterable[CounterState]) -> None:
+        """See `Store.seed`."""
+        self._changes.begin(self._counters)
+        for seeded in states:
+            known = self._counters.get(seeded.counter)
+            if known is not None and known.version >= seeded.version:
+                continue
+            self._changes.continue_from(seeded)
+            self._counters.pop(seeded.counter, None)
+            if seeded.state:
+                counter = counters.load(seeded.state)
+                counter.version = seeded.version
+                self._counters[seeded.counter] = counter
 
     async def close(self) -> None:
         """Nothing to let go of."""
 
-    def _bucket(self, charge: Charge, at_us: int) -> Bucket:
-        """The counter's bucket, refilled until now at the rate it had so far."""
+    def _counter(self, charge: Charge, at_us: int) -> AnyCounter:
+        """The charge's counter, or one that nobody used and that has no place yet."""
         counter = self._counters.get(charge.counter)
         if counter is None:
-            return Bucket(0, at_us)
-        return limits.used_at(counter.bucket, counter.rate_amount, at_us)
+            return counters.unused(charge.window)
+        if counter.adopt(charge, at_us):
+            self._changes.note(charge.counter, counter)
+        return counter
 
-    def _lows(self, charge: Charge) -> Lows:
-        """Those of the charge's counter; a counter that is whole has none to speak of."""
-        counter = self._counters.get(charge.counter)
-        return Lows() if counter is None else counter.lows
+    def _take(
+        self, charge: Charge, counter: AnyCounter, number: int, at_us: int
+    ) -> tuple[ChargeOutcome, Ticket]:
+        answered = counter.reserve(charge, number, at_us)
+        self._keep(charge.counter, counter, at_us)
+        return answered
 
-    def _outcome(self, charge: Charge, before: Bucket, at_us: int, number: int | None) -> ChargeOutcome:
-        """Take the charge as reservation `number`; None takes nothing."""
-        after, reserved = before, 0
-        if number is not None:
-            after, reserved = limits.reserve(before, charge)
-            self._lows(charge).look(before.used_scaled)
-            self._keep(charge, after)
-            self._lows(charge).open(number, after.used_scaled)
-        return limits.outcome(
-            before, after, charge, granted=limits.fits(before, charge), reserved=reserved, at_us=at_us
-        )
-
-    def _keep(self, charge: Charge, bucket: Bucket) -> None:
-        if bucket.used_scaled == 0:
-            # Whoever has a reservation open on it has nothing to get back any more.
-            self._counters.pop(charge.counter, None)
+    def _keep(self, name: str, counter: AnyCounter, at_us: int) -> None:
+        """Keep a counter that changed for as long as anybody could tell it from a new one."""
+        if counter.is_fresh(at_us):
+            self._forget(name)
             return
-        counter = self._counters.get(charge.counter)
-        if counter is None:
-            self._counters[charge.counter] = _Counter(bucket, charge.window.amount)
-            return
-        counter.bucket, counter.rate_amount = bucket, charge.window.amount
-        self._counters.move_to_end(charge.counter)
+        self._counters[name] = counter
+        if counter.is_lasting:
+            self._changes.note(name, counter)
+
+    def _forget(self, name: str) -> None:
+        counter = self._counters.pop(name, None)
+        if counter is not None:
+            self._changes.note_forgotten(name, counter)
 
     def _forget_oldest(self) -> None:
         """Bound what is open; what is pushed out stays charged as reserved."""
         while len(self._open) > self._max_open:
             _, pushed_out = self._open.popitem(last=False)
-            for outcome in pushed_out.outcomes:
-                self._lows(outcome.charge).close(pushed_out.number, 0)
+            for charge, ticket in _taken(pushed_out):
+                counter = self._counters.get(charge.counter)
+                if counter is not None:
+                    counter.abandon(ticket)
 
     def _close(self, decision_id: str, outcomes: tuple[ChargeOutcome, ...]) -> None:
         self._closed[decision_id] = outcomes
@@ -176,18 +228,24 @@ class MemoryStore:
         return frozenset(new[free:])
 
     def _make_room(self, wanted: int, in_use: set[str], at_us: int) -> None:
-        """Forget counters that are whole again; the least recently used are looked at in turn."""
+        """Forget counters that are whole again; all of them are looked at in turn."""
         for _ in range(min(_LOOK_AT, len(self._counters))):
             if len(self._counters) + wanted <= self._max_counters:
                 return
-            name, counter = next(iter(self._counters.items()))
-            refilled = limits.used_at(counter.bucket, counter.rate_amount, at_us)
-            if refilled.used_scaled == 0 and name not in in_use:
-                del self._counters[name]
-            else:
-                self._counters.move_to_end(name)
+            name = next(self._sweep, None)
+            if name is None:
+                self._sweep = iter(list(self._counters))
+                name = next(self._sweep)
+            counter = self._counters.get(name)
+            if counter is not None and name not in in_use and counter.is_fresh(at_us):
+                self._forget(name)
 
 
-def _unavailable(charge: Charge, bucket: Bucket, at_us: int) -> ChargeOutcome:
-    answered = limits.outcome(bucket, bucket, charge, granted=False, reserved=0, at_us=at_us)
-    return replace(answered, unavailable=True)
+def _taken(reservation: _Reservation) -> Iterator[tuple[Charge, Ticket]]:
+    for outcome, ticket in zip(reservation.outcomes, reservation.tickets, strict=True):
+        if ticket is not None:
+            yield outcome.charge, ticket
+
+
+def _unavailable(charge: Charge, counter: AnyCounter, at_us: int) -> ChargeOutcome:
+    return replace(counter.decline(charge, at_us), granted=False, unavailable=True)
