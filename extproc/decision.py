@@ -290,5 +290,6 @@ class Settlement:
     response_id: str = ""
     finish_reasons: tuple[str, ...] = ()
     error_type: str = ""
+    body_bytes: int = 0  # of an answer that was read here, decoded
     first_byte_at_ns: int = 0
     ended_at_ns: int = 0

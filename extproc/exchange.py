@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from extproc import wire
+from extproc.accesslog import AccessLog
 from extproc.decision import ChargeOutcome, Leases
 from extproc.errors import LedgerUnavailable, StoreUnavailable
 from extproc.intake import HeldAnswers, Intake
@@ -27,6 +28,7 @@ from extproc.measure.tokens import Tokenizer
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.session.events import (
     Action,
+    AwaitBytes,
     ChargesReserved,
     Continue,
     CountOutput,
@@ -82,6 +84,7 @@ class Edge:
     deadline_s: float
     calibration: Calibration = field(default_factory=Calibration)
     held: HeldAnswers = field(default_factory=HeldAnswers)
+    access_log: AccessLog = field(default_factory=AccessLog)
     # Reservations that hold leases, to be renewed for as long as their answers take.
     leased: set[str] = field(default_factory=set)
     # Work that outlives its stream: settlements of clients that left.
@@ -209,8 +212,8 @@ class Exchange:
                 # Nobody waits for it: Envoy cancels us once it has our last answer, and a slow store
                 # must not hold up what follows.
                 edge.spawn(self._settle(action))
-            case Record():
-                self._answer = asyncio.ensure_future(self._recorded(action))
+            case Record() | AwaitBytes():
+                self._answer = asyncio.ensure_future(self._told(action))
             case Report():
                 self._report(action)
         return None
@@ -271,6 +274,11 @@ class Exchange:
             log.exception("settlement failed", extra={"decision_id": action.settlement.decision_id})
             edge.metrics.failures.add(1, error_type="settlement_failed")
 
+    async def _told(self, action: Record | AwaitBytes) -> Event:
+        if isinstance(action, Record):
+            return await self._recorded(action)
+        return await self._edge.access_log.bytes_sent(action, self._edge.clock_ns)
+
     async def _recorded(self, action: Record) -> Event:
         edge = self._edge
         try:
@@ -303,7 +311,14 @@ class Exchange:
         if settlement is None:
             lessons.decided(decision, edge.calibration)
         else:
-            lessons.settled(decision, settlement, edge.learned, edge.reasoning, edge.calibration)
+            lessons.settled(
+                decision,
+                settlement,
+                edge.learned,
+                edge.reasoning,
+                edge.calibration,
+                bytes_per_token=edge.access_log.bytes_per_token,
+            )
 
     def _close(self) -> None:
         """Finish what the stream left open, outside its task: that one may be cancelled."""

@@ -66,6 +66,7 @@ class ExternalProcessor:
         self._edge = edge
         self._settings = settings
         self.open_streams = 0
+        self.access_log = edge.access_log
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -105,12 +106,19 @@ class ExternalProcessor:
         if self.open_streams == 0:
             self.idle.set()
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
-        """The service, with answers that are serialized already."""
+    def handlers(self) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
+        """The service, with answers that are serialized already, and that for Envoy's access log."""
         process = grpc.stream_stream_rpc_method_handler(
             self.process, request_deserializer=pb.ProcessingRequest.FromString, response_serializer=bytes
         )
-        return grpc.method_handlers_generic_handler(SERVICE, {"Process": process})
+        own = grpc.method_handlers_generic_handler(SERVICE, {"Process": process})
+        return own, self._edge.access_log.handler()
+
+    async def over(self) -> None:
+        """Wait until no stream is open and all of them are settled."""
+        await self.idle.wait()
+        while self._edge.background:
+            await asyncio.wait(self._edge.background)
 
 
 class _Stream:
@@ -146,7 +154,7 @@ class Server:
         self._server = grpc.aio.server(options=_OPTIONS)
         self.address = settings.grpc
         self._health = grpc_health.HealthServicer()
-        self._server.add_generic_rpc_handlers((processor.handler(),))
+        self._server.add_generic_rpc_handlers(processor.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     async def start(self) -> str:
@@ -191,7 +199,9 @@ class Server:
         """
         await self._health.enter_graceful_shutdown()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._processor.idle.wait(), self._settings.drain_s)
+            # Envoy's access log may still tell of answers that ended early.
+            await asyncio.wait_for(self._processor.over(), self._settings.drain_s)
+        self._processor.access_log.close()
         await self._server.stop(None)
 
 

@@ -20,28 +20,33 @@ _LONGEST_OUTPUT = 100_000_000
 _MODELS = 1024  # callers choose model names, so the least recently used one is forgotten
 
 
-class _Outputs:
-    """The newest answers of one model, in order of arrival and in order of size."""
+class Newest:
+    """The newest values of one model, in order of arrival and in order of size."""
 
-    __slots__ = ("_arrived", "_sorted")
+    __slots__ = ("_arrived", "_kept", "_sorted")
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
         self._arrived: deque[int] = deque()
         self._sorted: list[int] = []
 
-    def add(self, tokens: int) -> None:
-        if len(self._arrived) == _REMEMBERED:
-            del self._sorted[bisect_left(self._sorted, self._arrived.popleft())]
-        self._arrived.append(tokens)
-        insort(self._sorted, tokens)
+    def __len__(self) -> int:
+        return len(self._sorted)
 
-    def newest(self) -> list[int]:
+    def add(self, value: int) -> None:
+        """Take in one more, in place of the oldest where all places are taken."""
+        if len(self._arrived) == self._kept:
+            del self._sorted[bisect_left(self._sorted, self._arrived.popleft())]
+        self._arrived.append(value)
+        insort(self._sorted, value)
+
+    def in_order(self) -> list[int]:
+        """A copy, the oldest first."""
         return list(self._arrived)
 
-    def percentile_95(self, fewest: int) -> int | None:
-        size = len(self._sorted)
-        # Nearest rank, in whole numbers: the smallest value that 95 % do not exceed.
-        return self._sorted[(95 * size + 99) // 100 - 1] if size >= fewest else None
+    def percentile(self, percent: int) -> int:
+        """The smallest value that `percent` of them do not exceed: nearest rank, in whole numbers."""
+        return self._sorted[max(0, (percent * len(self._sorted) + 99) // 100 - 1)]
 
 
 class LearnedOutputs:
@@ -52,7 +57,7 @@ class LearnedOutputs:
 
     def __init__(self, *, fewest: int = _FEWEST) -> None:
         self._fewest = fewest
-        self._outputs: OrderedDict[tuple[str, str], _Outputs] = OrderedDict()
+        self._outputs: OrderedDict[tuple[str, str], Newest] = OrderedDict()
         self.changes = 0
 
     def observe(self, provider: str, model: str, output_tokens: int) -> None:
@@ -60,7 +65,7 @@ class LearnedOutputs:
         if len(model) > LONGEST_NAME:
             return
         self.changes += 1
-        outputs = self._outputs.setdefault((provider, model), _Outputs())
+        outputs = self._outputs.setdefault((provider, model), Newest(_REMEMBERED))
         outputs.add(output_tokens)
         self._outputs.move_to_end((provider, model))
         if len(self._outputs) > _MODELS:
@@ -69,14 +74,14 @@ class LearnedOutputs:
     def percentile_95(self, provider: str, model: str) -> int | None:
         """What 95 % of the remembered outputs did not exceed; None under `fewest` of them."""
         outputs = self._outputs.get((provider, model))
-        return outputs.percentile_95(self._fewest) if outputs else None
+        return outputs.percentile(95) if outputs and len(outputs) >= self._fewest else None
 
     def dump(self) -> list[list[Any]]:
         """Everything remembered as JSON-safe values, the model used least recently first; on any thread.
 
         Copies of a list are made in one step, so one that is being added to lacks an answer at worst.
         """
-        return [[*key, outputs.newest()] for key, outputs in list(self._outputs.items())]
+        return [[*key, outputs.in_order()] for key, outputs in list(self._outputs.items())]
 
     def load(self, rows: Iterable[Any]) -> None:
         """Take over what another run remembered, as far as it is what `dump` gives."""

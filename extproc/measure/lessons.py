@@ -6,6 +6,7 @@ Floor 1, pure but for what it teaches.
 from __future__ import annotations
 
 from extproc.decision import Decision, Reason, Settlement
+from extproc.measure.bytes_per_token import AnswerForm, BytesPerToken
 from extproc.measure.calibration import Calibration
 from extproc.measure.learned import LearnedOutputs
 from extproc.model import AIRequest, Basis
@@ -26,8 +27,10 @@ def settled(
     outputs: LearnedOutputs,
     reasoning: LearnedOutputs,
     calibration: Calibration,
+    *,
+    bytes_per_token: BytesPerToken,
 ) -> None:
-    """Remember what a whole answer came to: its input, its reasoning, its length if it ended by itself."""
+    """Remember what a whole answer came to: input, reasoning, size, and length if it ended by itself."""
     request = decision.request
     if request is None or request.operation == "control" or settlement.basis is not Basis.PROVIDER:
         return
@@ -35,8 +38,17 @@ def settled(
     output_tokens = settlement.usage.output_tokens
     if output_tokens is not None and not _is_cut(request, settlement):
         outputs.observe(request.provider, request.model, output_tokens // max(1, request.choices))
-    if thought := settlement.usage.reasoning_output_tokens:
+    thought = settlement.usage.reasoning_output_tokens or 0
+    if thought:
         reasoning.observe(request.provider, request.model, thought // max(1, request.choices))
+    if settlement.body_bytes:
+        form = AnswerForm(
+            api=request.api,
+            provider=request.provider,
+            model=decision.upstream_model,
+            is_stream=request.stream,
+        )
+        bytes_per_token.observe(form, settlement.body_bytes, (output_tokens or 0) - thought)
 
 
 def _is_too_large_as_corrected(decision: Decision) -> bool:

@@ -32,6 +32,7 @@ class Ending:
     body_observed: bool = False
     is_incomplete: bool = False  # some of the body could not be read: it may hold any amount of output
     observed_output_tokens: int | None = None  # counted from what was seen of the body
+    output_tokens_by_size: int | None = None  # visible, of an answer nobody read, by the bytes of it
     usual_reasoning_tokens: int = 0  # of one choice of this model: it thinks before a word is seen
     model: str = ""  # as answered
 
@@ -88,6 +89,7 @@ _ROWS: tuple[tuple[Callable[[Ending], bool], Basis], ...] = (
     (lambda ending: ending.status == 0 or ending.timed_out, Basis.RESERVED),
     (_is_error, Basis.UPSTREAM_ERROR),
     (lambda ending: ending.body_observed and not ending.is_incomplete, Basis.TOKENIZER),
+    (lambda ending: ending.output_tokens_by_size is not None, Basis.BYTES),
     (lambda _: True, Basis.RESERVED),
 )
 
@@ -123,6 +125,13 @@ def _seen(decision: Decision, ending: Ending) -> int:
     return max(observed, usual * decision.request.choices)
 
 
+def _by_size(decision: Decision, ending: Ending) -> Usage:
+    """What was sent, and what its model usually thinks unseen before: no more than was asked for."""
+    choices = 1 if decision.request is None else decision.request.choices
+    made = (ending.output_tokens_by_size or 0) + ending.usual_reasoning_tokens * choices
+    return _estimated(decision, min(made, decision.tokens.max_output * choices))
+
+
 def _set_aside(decision: Decision, _: Ending) -> Usage:
     """The estimate of the input and the output that was reserved; None where no limit reserved any."""
     given = _input(decision)
@@ -152,6 +161,7 @@ _USAGE: Mapping[Basis, Callable[[Decision, Ending], Usage]] = MappingProxyType(
         Basis.RESERVED: _set_aside,
         Basis.UPSTREAM_ERROR: lambda _decision, _ending: _NOTHING_SPENT,
         Basis.TOKENIZER: _counted,
+        Basis.BYTES: _by_size,
     }
 )
 

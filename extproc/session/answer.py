@@ -14,6 +14,7 @@ from extproc.formats.base import CONTROL, NO_OUTPUT, AnswerReader, WireFormat
 from extproc.formats.body import AnswerDecoder, answer_decoder, media_type
 from extproc.formats.plain_answers import UnreadAnswer
 from extproc.formats.sse import EventFilter
+from extproc.measure.bytes_per_token import AnswerForm
 from extproc.measure.overrides import PriceBook
 from extproc.model import AIRequest, Observation
 from extproc.policy import accounting
@@ -21,7 +22,7 @@ from extproc.session.events import ResponseHeaders, ResponseTrailers
 
 # What Envoy 1.40's ai_protocol_manager reads by itself. It knows no answer of Google's but what was
 # generated: an embedding or a prediction would be charged as reserved.
-_NATIVE: Mapping[str, str] = MappingProxyType(
+NATIVE: Mapping[str, str] = MappingProxyType(
     {
         "openai_chat": "chat",
         "openai_responses": "chat",
@@ -46,6 +47,8 @@ class Answer:
         self._decoder: AnswerDecoder | None = None
         self._filter: EventFilter | None = None
         self._native: ResponseTrailers | None = None
+        self._is_envoys = False  # to read
+        self._body_bytes = 0
         # Made once: an observation joins all the text that was generated.
         self._final: Observation | None = None
 
@@ -76,8 +79,9 @@ class Answer:
             return
         encoding = headers.headers.get("content-encoding", "identity")
         takes_chunk_out = strips and self.is_stream and not request.wants_usage_chunk
-        envoy_reads = native and request.operation == _NATIVE.get(request.api) and encoding == "identity"
+        envoy_reads = native and request.operation == NATIVE.get(request.api) and encoding == "identity"
         if envoy_reads and not takes_chunk_out:
+            self._is_envoys = True
             return
         self._reader = wire_format.answer_reader(request, headers.headers)
         self._decoder = answer_decoder(encoding)
@@ -93,7 +97,9 @@ class Answer:
     def read(self, chunk: bytes) -> None:
         """Take in a chunk that was passed on."""
         if self._reader is not None and self._decoder is not None:
-            self._reader.feed(self._decoder.feed(chunk))
+            decoded = self._decoder.feed(chunk)
+            self._body_bytes += len(decoded)
+            self._reader.feed(decoded)
 
     def work_bytes(self, size: int, *, is_last: bool) -> int:
         """How much reading the next `size` bytes, or the end, may mean at once."""
@@ -136,6 +142,13 @@ class Answer:
             model=seen.model or native.model,
         )
 
+    def form_unread(self, request: AIRequest | None, model: str) -> AnswerForm | None:
+        """What to estimate it by, where Envoy alone could have read its usage and found none."""
+        told = self._native is not None and self._native.usage is not None
+        if request is None or not self._is_envoys or told:
+            return None
+        return AnswerForm(api=request.api, provider=request.provider, model=model, is_stream=request.stream)
+
     def text_to_count(self) -> str:
         """What must be counted because nobody said what it cost; empty if nothing must."""
         told_by_envoy = self._native is not None and self._native.usage is not None
@@ -148,10 +161,14 @@ class Answer:
         at_ns: int,
         *,
         observed_output_tokens: int | None,
+        output_tokens_by_size: int | None,
         usual_reasoning_tokens: int,
         prices: PriceBook,
     ) -> Settlement:
-        """What the decision comes to; `observed_output_tokens` is the count of `text_to_count`."""
+        """What the decision comes to; `observed_output_tokens` is the count of `text_to_count`.
+
+        `output_tokens_by_size` is what as many bytes hold as were sent, of an answer that nobody read.
+        """
         headers, seen = self._headers, self.seen()
         ending = accounting.Ending(
             status=headers.status,
@@ -164,6 +181,7 @@ class Answer:
             body_observed=seen.is_legible and (_says_anything(seen) or not _may_generate(decision.request)),
             is_incomplete=seen.is_incomplete,
             observed_output_tokens=observed_output_tokens,
+            output_tokens_by_size=output_tokens_by_size,
             usual_reasoning_tokens=usual_reasoning_tokens,
             model=seen.model,
         )
@@ -182,6 +200,7 @@ class Answer:
             error_type=seen.error or status_error,
             first_byte_at_ns=headers.at_ns,
             ended_at_ns=at_ns,
+            body_bytes=self._body_bytes,
         )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from extproc.decision import Charge, ChargeOutcome, Decision, Settlement
 from extproc.errors import RequestRefused
 from extproc.formats.base import Call
+from extproc.measure.bytes_per_token import AnswerForm
 from extproc.model import AIRequest, RequestHead, TokenEstimate, Usage, nothing
 
 # --- events: from Envoy
@@ -143,11 +144,11 @@ class RecordFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BytesSent:
-    """How much of an answer that ended early Envoy sent to its client; None: nobody said in time."""
+    """How much of an answer without usage Envoy sent to its client; None: nobody said in time."""
 
     at_ns: int
     body_bytes: int | None
-    output_tokens: int | None = None  # what that many bytes usually hold, by the model's other answers
+    output_tokens: int | None = None  # that many bytes hold, as far as can be seen; None: they do not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,11 +258,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitBytes:
-    """Envoy read this answer, and it ended early: wait for its access log; answer with `BytesSent`."""
+    """Envoy read this answer and told no usage: wait for its access log; answer with `BytesSent`."""
 
     decision_id: str
-    provider: str
-    model: str
+    answer: AnswerForm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

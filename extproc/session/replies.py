@@ -117,7 +117,9 @@ def decision_metadata(decision: Decision) -> dict[str, str | int]:
         "revision": decision.revision,
         "team": decision.identity.team,
         "model": decision.upstream_model,
+        "provider": request.provider if request else "",
         "api": request.api if request else "",
+        "stream": int(request.stream) if request else 0,
         "input_tokens": decision.tokens.input,
         # Present from the start, so that a rate limit descriptor that adds it is never dropped.
         "output_tokens": 0,
@@ -129,7 +131,11 @@ def usage_metadata(usage: Usage | None, cost: Cost | None) -> dict[str, str | in
     """What the answer reported, in place of the estimate, and what it cost."""
     metadata: dict[str, str | int] = {}
     if usage is not None:
-        counts = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+        counts = {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "reasoning_output_tokens": usage.reasoning_output_tokens,
+        }
         metadata |= {name: count for name, count in counts.items() if count is not None}
     if cost is not None:
         metadata |= {"cost_nano_usd": cost.nano_usd, "cost_revision": cost.revision}

@@ -15,6 +15,8 @@ from extproc.session.admission import Admission
 from extproc.session.answer import Answer
 from extproc.session.events import (
     Action,
+    AwaitBytes,
+    BytesSent,
     ChunkToRead,
     Continue,
     CountOutput,
@@ -161,10 +163,15 @@ class Session(Admission):
     # --- the settlement
 
     def _end(self, at_ns: int) -> list[Action]:
-        """Settle now, or first count the text of an answer that did not say what it cost."""
+        """Settle now, or first find out how long an answer was that did not say what it cost."""
+        form = self._answer.form_unread(self._request, self._allowed_decision.upstream_model)
+        if form is not None:
+            self.state = State.AWAITING_BYTES
+            self._ended_at_ns = at_ns
+            return [AwaitBytes(decision_id=self._decision_id, answer=form)]
         text = self._answer.text_to_count()
         if not text or self._request is None:
-            return self._settle(at_ns, observed_output_tokens=None)
+            return self._settle(at_ns)
         self.state = State.COUNTING
         model = self._answer.seen().model or self._allowed_decision.upstream_model
         return [CountOutput(provider=self._request.provider, model=model, text=text)]
@@ -172,13 +179,24 @@ class Session(Admission):
     def _on_output_counted(self, event: OutputCounted) -> list[Action]:
         return self._settle(event.at_ns, observed_output_tokens=event.tokens)
 
-    def _settle(self, at_ns: int, *, observed_output_tokens: int | None) -> list[Action]:
+    def _on_bytes_sent(self, event: BytesSent) -> list[Action]:
+        # It ended when its stream did, however long its length took to be known.
+        return self._settle(self._ended_at_ns, output_tokens_by_size=event.output_tokens)
+
+    def _settle(
+        self,
+        at_ns: int,
+        *,
+        observed_output_tokens: int | None = None,
+        output_tokens_by_size: int | None = None,
+    ) -> list[Action]:
         self.state = State.SETTLED
         decision = self._allowed_decision
         settlement = self._answer.settlement(
             decision,
             at_ns,
             observed_output_tokens=observed_output_tokens,
+            output_tokens_by_size=output_tokens_by_size,
             usual_reasoning_tokens=self._usual_reasoning_tokens,
             prices=self._prices,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from extproc.session.events import (
+    BytesSent,
     ChargesReserved,
     ChunkToRead,
     DeadlinePassed,
@@ -42,6 +43,7 @@ class State(StrEnum):
     FORWARDED = "forwarded"  # allowed; the provider is working
     ANSWERING = "answering"  # the answer's headers have passed
     COUNTING = "counting"  # the answer is over and had no usage; its text is being counted
+    AWAITING_BYTES = "awaiting_bytes"  # Envoy read no usage in it; its access log says how long it was
     SETTLED = "settled"
     DENIED = "denied"  # answered by us, or by Envoy before anything was decided
     ABANDONED = "abandoned"  # the client left before the verdict
@@ -57,6 +59,7 @@ class State(StrEnum):
     FORWARDED,
     ANSWERING,
     COUNTING,
+    AWAITING_BYTES,
     SETTLED,
     DENIED,
     ABANDONED,
@@ -110,13 +113,15 @@ TRANSITIONS: dict[tuple[State, type[Event]], Transition] = {
     (ANSWERING, RequestTrailers): ("on_pass", (ANSWERING,)),
     (ANSWERING, ResponseBody): ("on_response_body", (ANSWERING, COUNTING, SETTLED)),
     (ANSWERING, ChunkToRead): ("on_chunk_to_read", (ANSWERING,)),
-    (ANSWERING, ResponseTrailers): ("on_response_trailers", (COUNTING, SETTLED)),
-    (ANSWERING, StreamClosed): ("on_exchange_over", (COUNTING, SETTLED)),
+    (ANSWERING, ResponseTrailers): ("on_response_trailers", (COUNTING, AWAITING_BYTES, SETTLED)),
+    (ANSWERING, StreamClosed): ("on_exchange_over", (COUNTING, AWAITING_BYTES, SETTLED)),
     (COUNTING, OutputCounted): ("on_output_counted", (SETTLED,)),
     (COUNTING, StreamClosed): ("on_nothing", (COUNTING,)),
     # Envoy may repeat the end of a body (https://github.com/envoyproxy/envoy/issues/46237).
     (COUNTING, ResponseBody): ("on_pass", (COUNTING,)),
     (COUNTING, ResponseTrailers): ("on_pass", (COUNTING,)),
+    (AWAITING_BYTES, BytesSent): ("on_bytes_sent", (SETTLED,)),
+    (AWAITING_BYTES, StreamClosed): ("on_nothing", (AWAITING_BYTES,)),
     (SETTLED, ResponseBody): ("on_pass", (SETTLED,)),
     (SETTLED, ResponseTrailers): ("on_pass", (SETTLED,)),
     (SETTLED, StreamClosed): ("on_nothing", (SETTLED,)),

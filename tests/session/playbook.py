@@ -19,6 +19,8 @@ from extproc.policy.policyset import PolicySet
 from extproc.session.admission import SessionSettings
 from extproc.session.events import (
     Action,
+    AwaitBytes,
+    BytesSent,
     ChargesReserved,
     Continue,
     CountOutput,
@@ -153,6 +155,8 @@ class Playbook:
                     self.store.reserve(action.decision_id, action.charges, self.now_ns // 1000)
                 )
                 self._advance(ChargesReserved(at_ns=self.now_ns, outcomes=outcomes))
+            case AwaitBytes():
+                self.play(BytesSent(at_ns=self.now_ns, body_bytes=None))
             case CountOutput():
                 self._advance(OutputCounted(at_ns=self.now_ns, tokens=len(action.text)))
             case Defer():
