@@ -29,6 +29,7 @@ from bench.rows import ROWS, Sidecar, bootstrap, out_of_reach, without_policy
 from bench.workloads import workloads
 from extproc.envoy_config import EnvoySettings, render_bootstrap
 from extproc.policy import policyset
+from extproc.policy.kinds.rate_limit import RateLimit
 
 ROOT = Path(__file__).parent.parent
 
@@ -247,9 +248,10 @@ def test_raised_limits_change_nothing_but_amounts(tmp_path: Path) -> None:
         (tmp_path / path.name).write_text(raised)
 
         assert _without_amounts(raised) == _without_amounts(path.read_text())
-    limits = policyset.load(tmp_path).rate_limits
-    assert limits
-    assert all(limit.spec.limit.amount >= 10**9 <= limit.spec.limit.size for limit in limits)
+    specs = [limit.spec for limit in policyset.load(tmp_path).limits]
+    rates = [spec.limit for spec in specs if isinstance(spec, RateLimit)]
+    assert rates
+    assert all(rate.amount >= 10**9 <= rate.size for rate in rates)
 
 
 def _without_amounts(text: str) -> list[Any]:

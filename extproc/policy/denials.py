@@ -6,11 +6,25 @@ Floor 1, pure. Formats put these into their dialects; nothing here knows one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import tzinfo
 from types import MappingProxyType
 from typing import Final
 
-from extproc.decision import Charge, ChargeOutcome, LimitState, PolicyRef, Reason, Unit
-from extproc.model import AIRequest, TokenEstimate
+from extproc.decision import (
+    CalendarWindow,
+    ChargeOutcome,
+    Leases,
+    LimitState,
+    PolicyRef,
+    Reason,
+    SlidingWindow,
+    TokenBucket,
+    Unit,
+    Window,
+)
+from extproc.formats.advice import MAX_RETRY_MS
+from extproc.policy import money
+from extproc.policy.calendar import moment
 
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
@@ -25,8 +39,15 @@ _NOUNS: Mapping[Unit, str] = MappingProxyType(
         Unit.TOKENS: "tokens",
         Unit.INPUT_TOKENS: "input tokens",
         Unit.OUTPUT_TOKENS: "output tokens",
-        Unit.COST_USD: "nano-dollars",
+        Unit.COST_USD: "cost",
         Unit.CONCURRENT_REQUESTS: "requests at once",
+    }
+)
+_FULL: Mapping[Reason, str] = MappingProxyType(
+    {
+        Reason.RATE_LIMITED: "Rate limit reached",
+        Reason.CAP_REACHED: "Usage cap reached",
+        Reason.CONCURRENCY_LIMITED: "Concurrency limit reached",
     }
 )
 _IDENTITY: Mapping[Reason, str] = MappingProxyType(
@@ -65,9 +86,10 @@ def body_too_large(policy: PolicyRef, size_bytes: int, limit_bytes: int) -> str:
     return f"The request body has {size_bytes} bytes; {policy} accepts at most {limit_bytes}."
 
 
-def failed(policy: PolicyRef) -> str:
-    """An expression failed and `onError` says deny."""
-    return f"{policy} could not be evaluated for this request, and denies it then."
+def failed(policy: PolicyRef, why: str = "") -> str:
+    """A policy could not be evaluated, for instance because an expression failed, and `onError` says deny."""
+    told = f"{policy} could not be evaluated for this request, and denies it then."
+    return f"{told} {why}" if why else told
 
 
 def store_unavailable(policy: PolicyRef) -> str:
@@ -79,26 +101,88 @@ DEADLINE = "The policy decision took too long and was given up."
 AUDIT = "This gateway cannot put its decisions on record at the moment, and lets nothing pass without."
 
 
-def rate_limited(state: LimitState, charge: Charge) -> str:
-    """A limit is full for now. The last sentence is OpenAI's, which several clients read."""
-    limit = f"{charge.window.amount} per {duration(charge.window.per_us)}"
-    burst = f" (at most {charge.window.size} at once)" if charge.window.size != charge.window.amount else ""
-    return (
-        f"Rate limit reached: {charge.policy} on {_NOUNS[charge.unit]}. Limit {limit}{burst}, "
-        f"Used {state.used}, Requested {state.requested}. Please try again in {wait(state.wait_ms or 0)}."
+def unpriced(policy: PolicyRef, model: str) -> str:
+    """A limit on money, and nobody knows what the request costs."""
+    return f"{policy} counts dollars, and no price is known{_for_model(model)}."
+
+
+def full(reason: Reason, outcome: ChargeOutcome, *, per: str, at_us: int, zone: tzinfo) -> str:
+    """A limit has no room for this request now, and will have.
+
+    `per` names the window in words, `at_us` is now. "Please try again in" is OpenAI's sentence, which
+    several clients read and follow: it is there where they can.
+    """
+    state = limit_state(outcome)
+    unit, policy = outcome.charge.unit, outcome.charge.policy
+    said = (
+        f"{_FULL[reason]}: {policy} on {_NOUNS[unit]}. Limit {_limit(outcome)} {per}{_burst(outcome)}, "
+        f"Used {number(unit, state.used)}, Requested {number(unit, state.requested)}."
     )
+    wait_ms = state.wait_ms or 0
+    if reason is Reason.CAP_REACHED:
+        said += f" {_again(outcome, at_us, zone)}"
+        if wait_ms > MAX_RETRY_MS:
+            return said
+    return f"{said} Please try again in {wait(wait_ms)}."
 
 
-def never_fits(charge: Charge, request: AIRequest | None, tokens: TokenEstimate) -> str:
-    """More than a limit ever holds: waiting is no use, a smaller request may be."""
+def nearly_full(outcome: ChargeOutcome, spent: int, *, per: str, zone: tzinfo) -> str:
+    """A warning for the caller whose request passes: `spent` includes it."""
+    window, limit, unit = outcome.charge.window, outcome.limit, outcome.charge.unit
+    until = f"until {moment(window.edges_us[2], zone)}" if isinstance(window, CalendarWindow) else per
+    share = 100 * spent // limit
+    return f"{outcome.charge.policy} has used {share} % of {quantity(unit, limit)} {until}"
+
+
+def never_fits(outcome: ChargeOutcome, ceiling: int | None) -> str:
+    """More than a limit ever holds: waiting is no use, a smaller request may be.
+
+    `ceiling` is the largest output limit of one choice that would fit; None: none would.
+    """
+    unit = outcome.charge.unit
     needs = (
-        f"This request needs {charge.minimum} {_NOUNS[charge.unit]}, and {charge.policy} never holds more "
-        f"than {charge.window.size}. Trying again does not help"
+        f"This request needs {quantity(unit, outcome.charge.minimum)}, and {outcome.charge.policy} never "
+        f"holds more than {number(unit, outcome.limit)}. Trying again does not help"
     )
-    ceiling = _largest_ceiling(charge, request, tokens)
     if ceiling is None:
         return f"{needs}; a shorter input would."
     return f"{needs}; an output limit (max_tokens) of at most {ceiling} would."
+
+
+def number(unit: Unit, amount: int) -> str:
+    """An amount without its noun; money is dollars."""
+    return money.written(amount) if unit is Unit.COST_USD else str(amount)
+
+
+def quantity(unit: Unit, amount: int) -> str:
+    """An amount with its noun; money has its sign for one."""
+    return number(unit, amount) if unit is Unit.COST_USD else f"{amount} {_NOUNS[unit]}"
+
+
+def _limit(outcome: ChargeOutcome) -> str:
+    """What the window is refilled to, or never exceeds."""
+    window = outcome.charge.window
+    amount = window.amount if isinstance(window, TokenBucket) else outcome.limit
+    return number(outcome.charge.unit, amount)
+
+
+def _burst(outcome: ChargeOutcome) -> str:
+    """What a bucket holds at once, where that is another number than what it is refilled with."""
+    window = outcome.charge.window
+    if not isinstance(window, TokenBucket) or window.amount == outcome.limit:
+        return ""
+    return f" (at most {number(outcome.charge.unit, outcome.limit)} at once)"
+
+
+def _again(outcome: ChargeOutcome, at_us: int, zone: tzinfo) -> str:
+    """When there is room, as a time: nobody waits a month by the second."""
+    then_us = at_us + (outcome.wait_us or 0)
+    window = outcome.charge.window
+    if isinstance(window, CalendarWindow):
+        # Of the edges the one that is meant: the store's clock may differ a little from ours.
+        edge_us = min(window.edges_us, key=lambda edge_us: abs(edge_us - then_us))
+        return f"It resets at {moment(edge_us, zone)}."
+    return f"There is room for this request at {moment(then_us, zone)}."
 
 
 def wait(wait_ms: int) -> str:
@@ -120,7 +204,7 @@ def limit_state(outcome: ChargeOutcome) -> LimitState:
     return LimitState(
         unit=charge.unit,
         limit=outcome.limit,
-        window_s=charge.window.per_us / 1_000_000,
+        window_s=_window_us(charge.window) / 1_000_000,
         used=outcome.used,
         requested=charge.minimum,
         reserved=outcome.reserved,
@@ -129,6 +213,16 @@ def limit_state(outcome: ChargeOutcome) -> LimitState:
         wait_ms=None if outcome.wait_us is None else _milliseconds(outcome.wait_us),
         key=charge.key,
     )
+
+
+def _window_us(window: Window) -> int:
+    match window:
+        case TokenBucket() | SlidingWindow():
+            return window.per_us
+        case CalendarWindow():
+            return window.edges_us[2] - window.edges_us[1]
+        case Leases():
+            return 0  # at once
 
 
 def _milliseconds(us: int) -> int:
@@ -140,12 +234,3 @@ def _for_model(model: str) -> str:
     """The model's name as the caller wrote it, where it looks like one."""
     is_name = 0 < len(model) <= _SHOWN_MODEL_CHARACTERS and model.isprintable()
     return f' for model "{model}"' if is_name else ""
-
-
-def _largest_ceiling(charge: Charge, request: AIRequest | None, tokens: TokenEstimate) -> int | None:
-    """The largest output ceiling of one choice that would fit an empty limit; None if none would."""
-    if request is None or charge.unit not in (Unit.TOKENS, Unit.OUTPUT_TOKENS):
-        return None
-    given = tokens.input if charge.unit is Unit.TOKENS else 0
-    ceiling = (charge.window.size - given) // max(1, request.choices)
-    return ceiling if ceiling > 0 else None

@@ -28,8 +28,8 @@ from extproc.policy import access, cel, denials, estimates, facts, metering
 from extproc.policy.access import Ruling
 from extproc.policy.findings import Findings
 from extproc.policy.kinds.identity import path_without, recognise
-from extproc.policy.metering import Measure
 from extproc.policy.policyset import PolicySet
+from extproc.policy.spending import Measure
 
 # Verdicts that say nothing about the request: `onError` or a deadline made them.
 _OURS = frozenset(
@@ -72,6 +72,7 @@ class Evaluation:
         # Set by check_body, which the limits come after; CEL reads the facts where they are.
         self._facts: facts_pb2.Facts
         self._activated: object
+        self._measure: Measure
         self._charges: tuple[Charge, ...] = ()
         self._outcomes: tuple[ChargeOutcome, ...] = ()
         self._uncounted: tuple[Charge, ...] = ()
@@ -228,18 +229,20 @@ class Evaluation:
 
     def charges(self, expected_output_tokens: int | None) -> tuple[Charge, ...] | Denial:
         """What every limit takes; `expected_output_tokens` is the learned output of one choice."""
-        measure = Measure(
+        self._measure = Measure(
             activated=self._activated,
             request=self._request,
             tokens=self._tokens,
             reserve=self._policies.defaults.reserve,
             expected_output_tokens=expected_output_tokens,
+            prices=self._prices,
+            at_ns=self._at_ns,
         )
-        assessment = metering.assess(self._policies.rate_limits, measure)
+        assessment = metering.assess(self._policies.limits, self._measure)
         self._findings.add(*assessment.findings)
         failed = assessment.deny
         if failed is not None:
-            return self._deny(failed, denials.FORBIDDEN, denials.failed(failed.policy))
+            return self._deny(failed, denials.FORBIDDEN, denials.failed(failed.policy, failed.message))
         self._charges = assessment.charges
         return self._charges
 
@@ -247,7 +250,7 @@ class Evaluation:
         """What the store answered, one outcome a charge; what was not counted is no outcome of ours."""
         self._outcomes = tuple(outcome for outcome in outcomes if not outcome.unavailable)
         self._uncounted = ()
-        findings = metering.read(self._outcomes, self._request, self._tokens)
+        findings = metering.read(self._policies.limits_by_ref, self._outcomes, self._measure)
         self._findings.add(*findings)
         uncounted = self._without_counter(outcome.charge for outcome in outcomes if outcome.unavailable)
         answering = metering.answering(self._outcomes)
@@ -265,7 +268,7 @@ class Evaluation:
 
     def _without_counter(self, charges: Iterable[Charge]) -> Finding | None:
         """Keep what `onError` says of each limit without its counter; the finding that denies."""
-        findings = metering.without_store(self._policies.rate_limits, charges)
+        findings = metering.without_store(self._policies.limits_by_ref, charges)
         if findings:
             self._error_type = Reason.STORE_UNAVAILABLE
         self._findings.add(*findings)
@@ -355,7 +358,6 @@ class Evaluation:
 
     def _deny(self, finding: Finding, status: int, message: str) -> Denial:
         reason = finding.reason or Reason.POLICY_ERROR
-        waiting_helps = reason is Reason.RATE_LIMITED and finding.limit is not None
         retry_after_ms = _OUR_FAULT_RETRY_MS if status == denials.UNAVAILABLE else None
         return self._end(
             Denial(
@@ -363,7 +365,7 @@ class Evaluation:
                 reason=reason,
                 message=message,
                 decision_id=self._id,
-                retry_after_ms=finding.limit.wait_ms if waiting_helps and finding.limit else retry_after_ms,
+                retry_after_ms=finding.limit.wait_ms if finding.limit else retry_after_ms,
                 limit=finding.limit,
                 at_ns=self._at_ns,
             ),

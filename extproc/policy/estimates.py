@@ -1,6 +1,6 @@
-"""What a request may cost before anyone answered, in dollars, for expressions alone.
+"""What a request may cost before anyone answered: for expressions in dollars, for limits in nano-dollars.
 
-Floor 1, pure. Nothing is charged by it: money that is settled stays in whole nano-dollars.
+Floor 1, pure.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 from extproc.formats.base import CONTROL
 from extproc.measure.overrides import PriceBook
 from extproc.model import AIRequest, TokenEstimate, Usage
+from extproc.policy.money import NANO_USD
 
-_NANO_USD: Final = 1_000_000_000
 # A body may name a thousand models, and half a millisecond passes until a name is known to have no price.
 # What is beyond has no estimate, as if it had no price.
 _MODELS: Final = 16
@@ -34,20 +34,26 @@ def usd(
 
     Input is priced as text that no cache holds; only the first models are looked up.
     """
-    if request.operation == CONTROL:
-        return dict.fromkeys(models, 0.0)
-    if request.operation in _UNKNOWN:
-        return {}
-    usage = _most(request, tokens)
+    most = tokens.max_output * request.choices
     found = {
-        model: prices.cost(usage, provider=request.provider, requested=model, at_ns=at_ns)
+        model: nano_usd(request, model, tokens.input, most, prices, at_ns)
         for model in islice(models, _MODELS)
     }
-    return {model: cost.nano_usd / _NANO_USD for model, cost in found.items() if cost is not None}
+    return {model: cost / NANO_USD for model, cost in found.items() if cost is not None}
 
 
-def _most(request: AIRequest, tokens: TokenEstimate) -> Usage:
-    output = min(tokens.max_output * request.choices, _MOST_TOKENS)
-    usage = Usage(input_tokens=min(tokens.input, _MOST_TOKENS), output_tokens=output)
+def nano_usd(  # noqa: PLR0917  a call and its price
+    request: AIRequest, model: str, input_tokens: int, output_tokens: int, prices: PriceBook, at_ns: int
+) -> int | None:
+    """What this much of a request costs with `model`; None where no price is known, or not what it spends."""
+    if request.operation == CONTROL:
+        return 0
+    if request.operation in _UNKNOWN:
+        return None
+    output = min(output_tokens, _MOST_TOKENS)
+    usage = Usage(input_tokens=min(input_tokens, _MOST_TOKENS), output_tokens=output)
     part = _PARTS.get(request.operation)
-    return replace(usage, **{part: output}) if part else usage
+    if part:
+        usage = replace(usage, **{part: output})
+    cost = prices.cost(usage, provider=request.provider, requested=model, at_ns=at_ns)
+    return None if cost is None else cost.nano_usd

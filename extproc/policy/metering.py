@@ -1,35 +1,30 @@
 """The limits of one request: which take what, and what their counters' answers mean.
 
-Floor 1, pure. One limit's charge is `kinds.rate_limit`'s, bucket arithmetic is `limits`'.
+Floor 1, pure. What a request takes of a unit is `spending`'s; what a limit is, `limited`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from extproc.decision import Charge, ChargeOutcome, Effect, Finding, Mode, Outcome, PolicyRef, Reason
-from extproc.model import AIRequest, TokenEstimate
-from extproc.policy import denials
+from extproc.decision import (
+    Charge,
+    ChargeOutcome,
+    Effect,
+    Finding,
+    LimitState,
+    Mode,
+    Outcome,
+    PolicyRef,
+    Reason,
+)
+from extproc.policy import denials, spending
 from extproc.policy.cel import Failure
-from extproc.policy.kinds.rate_limit import RateLimit, charge, key_of
-from extproc.policy.objects import PolicyObject
+from extproc.policy.limited import Limit, charge, key_of
+from extproc.policy.spending import Measure
 
-Limits = tuple[PolicyObject[RateLimit], ...]
-
-# RateLimit's own default; Defaults.reserve and the object's field come before it.
-_RESERVE = "expected"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
-    """What the limits are told about a request."""
-
-    activated: object  # the facts, ready for CEL
-    request: AIRequest | None
-    tokens: TokenEstimate
-    reserve: str | None  # Defaults.reserve
-    expected_output_tokens: int | None
+Limits = Mapping[PolicyRef, Limit]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +40,7 @@ class Assessment:
         return first_enforced_deny(self.findings)
 
 
-def assess(limits: Limits, measure: Measure) -> Assessment:
+def assess(limits: Iterable[Limit], measure: Measure) -> Assessment:
     """Ask every limit what it takes."""
     asked = [_assess(limit, measure) for limit in limits if limit.mode is not Mode.DISABLED]
     return Assessment(
@@ -54,8 +49,9 @@ def assess(limits: Limits, measure: Measure) -> Assessment:
     )
 
 
-def _assess(limit: PolicyObject[RateLimit], measure: Measure) -> Charge | Finding:
-    matched = limit.spec.match.evaluate(measure.activated)
+def _assess(limit: Limit, measure: Measure) -> Charge | Finding:
+    spec = limit.spec
+    matched = spec.match.evaluate(measure.activated)
     if isinstance(matched, Failure):
         return _errored(limit, f"The match of {limit.ref} failed: {matched.code}.", Reason.POLICY_ERROR)
     if not matched:
@@ -63,59 +59,70 @@ def _assess(limit: PolicyObject[RateLimit], measure: Measure) -> Charge | Findin
     key = key_of(limit, measure.activated)
     if isinstance(key, Failure):
         return _errored(limit, f"The key of {limit.ref} failed: {key.code}.", Reason.POLICY_ERROR)
-    taken = charge(
-        limit,
-        key,
-        measure.request,
-        measure.tokens,
-        reserve=limit.spec.reserve or measure.reserve or _RESERVE,
-        expected_output_tokens=measure.expected_output_tokens,
-    )
-    return taken or Finding(
-        policy=limit.ref,
-        outcome=Outcome.MATCHED,
-        mode=limit.mode,
-        effect=Effect.ALLOW,
-        reason=Reason.ALLOWED,
-        message=f"The request spends nothing of {limit.ref}.",
-    )
+    taken = spending.taken(spec.unit, measure, spec.reserves(measure.reserve))
+    if taken is None:
+        model = measure.request.model if measure.request else ""
+        return _errored(limit, denials.unpriced(limit.ref, model), Reason.POLICY_ERROR)
+    if taken.amount == 0:
+        return _allowed(limit, f"The request spends nothing of {limit.ref}.")
+    is_spared = measure.request is not None and spec.substitute.lower() == measure.request.model != ""
+    return charge(limit, key, taken, measure.at_ns // 1_000, is_spared=is_spared)
 
 
 def without_store(limits: Limits, charges: Iterable[Charge]) -> tuple[Finding, ...]:
     """What `onError` says for each limit whose counter did not answer."""
-    charged = {taken.policy for taken in charges}
     return tuple(
-        _errored(limit, f"The counters of {limit.ref} did not answer.", Reason.STORE_UNAVAILABLE)
-        for limit in limits
-        if limit.ref in charged
+        _errored(
+            limits[taken.policy],
+            f"The counters of {taken.policy} did not answer.",
+            Reason.STORE_UNAVAILABLE,
+        )
+        for taken in charges
     )
 
 
-def read(
-    outcomes: Iterable[ChargeOutcome], request: AIRequest | None, tokens: TokenEstimate
-) -> tuple[Finding, ...]:
+def read(limits: Limits, outcomes: Iterable[ChargeOutcome], measure: Measure) -> tuple[Finding, ...]:
     """What each counter's answer means for its limit."""
-    return tuple(_read(outcome, request, tokens) for outcome in outcomes)
+    return tuple(_read(limits[outcome.charge.policy], outcome, measure) for outcome in outcomes)
 
 
-def _read(outcome: ChargeOutcome, request: AIRequest | None, tokens: TokenEstimate) -> Finding:
-    taken = outcome.charge
+def _read(limit: Limit, outcome: ChargeOutcome, measure: Measure) -> Finding:
     state = denials.limit_state(outcome)
+    is_enforced = outcome.charge.enforced
     if outcome.granted:
-        reason, message = Reason.ALLOWED, ""
-    elif outcome.wait_us is None:
-        reason, message = Reason.REQUEST_EXCEEDS_LIMIT, denials.never_fits(taken, request, tokens)
-    else:
-        reason, message = Reason.RATE_LIMITED, denials.rate_limited(state, taken)
+        warning = _warning(limit, outcome) if is_enforced else ""
+        return _allowed(limit, "", state, warning=warning)
+    if limit.mode is Mode.ENFORCE and not is_enforced:
+        model = limit.spec.substitute
+        return _allowed(limit, f"{limit.ref} is used up, and lets {model} pass.", state)
+    reason, message = _denied(limit, outcome, measure)
     return Finding(
-        policy=taken.policy,
+        policy=limit.ref,
         outcome=Outcome.MATCHED,
-        mode=Mode.ENFORCE if taken.enforced else Mode.SHADOW,
-        effect=Effect.ALLOW if outcome.granted else Effect.DENY,
+        mode=limit.mode,
+        effect=Effect.DENY,
         reason=reason,
         message=message,
         limit=state,
     )
+
+
+def _denied(limit: Limit, outcome: ChargeOutcome, measure: Measure) -> tuple[Reason, str]:
+    if outcome.wait_us is None:
+        ceiling = spending.largest_ceiling(outcome.charge.unit, outcome.limit, measure)
+        return Reason.REQUEST_EXCEEDS_LIMIT, denials.never_fits(outcome, ceiling)
+    spec = limit.spec
+    return spec.full, denials.full(
+        spec.full, outcome, per=spec.per, at_us=measure.at_ns // 1_000, zone=spec.zone
+    )
+
+
+def _warning(limit: Limit, outcome: ChargeOutcome) -> str:
+    """What the caller is told where a share of the limit is used that its policy names."""
+    spent = outcome.used + outcome.reserved
+    if not any(spent >= share * outcome.limit for share in limit.spec.warning_shares):
+        return ""
+    return denials.nearly_full(outcome, spent, per=limit.spec.per, zone=limit.spec.zone)
 
 
 def answering(outcomes: Iterable[ChargeOutcome]) -> ChargeOutcome | None:
@@ -129,13 +136,48 @@ def _precedence(outcome: ChargeOutcome) -> tuple[bool, int, PolicyRef]:
     return wait_us is not None, -(wait_us or 0), outcome.charge.policy
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Substitution:
+    """The model to try instead of a denial, and the limit that offers it."""
+
+    model: str  # as its policy writes it
+    policy: PolicyRef
+
+
+def substitution(limits: Limits, outcomes: Iterable[ChargeOutcome]) -> Substitution | None:
+    """What to try instead: a model, where every enforced limit that denies offers one.
+
+    They may offer several; it is that of the limit which would answer. With this model that limit
+    spares the request, another one may still deny it.
+    """
+    denied = [outcome for outcome in outcomes if outcome.charge.enforced and not outcome.granted]
+    offered = {each.charge.policy: limits[each.charge.policy].spec.substitute for each in denied}
+    answer = answering(denied)
+    if answer is None or not all(offered.values()):
+        return None
+    return Substitution(model=offered[answer.charge.policy], policy=answer.charge.policy)
+
+
 def first_enforced_deny(findings: Iterable[Finding]) -> Finding | None:
     """The denying finding that the client is told of, by name."""
     denying = [f for f in findings if f.effect is Effect.DENY and f.mode is Mode.ENFORCE]
     return min(denying, key=lambda finding: finding.policy, default=None)
 
 
-def _errored(limit: PolicyObject[RateLimit], message: str, reason: Reason) -> Finding:
+def _allowed(limit: Limit, message: str, state: LimitState | None = None, *, warning: str = "") -> Finding:
+    return Finding(
+        policy=limit.ref,
+        outcome=Outcome.MATCHED,
+        mode=limit.mode,
+        effect=Effect.ALLOW,
+        reason=Reason.ALLOWED,
+        message=message,
+        limit=state,
+        warning=warning,
+    )
+
+
+def _errored(limit: Limit, message: str, reason: Reason) -> Finding:
     return Finding(
         policy=limit.ref,
         outcome=Outcome.ERRORED,

@@ -6,37 +6,39 @@ Floor 1. Reads files, and nothing else from outside; when to read again is `relo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar, cast
 
-from extproc.decision import Mode, PolicyRef, Unit
+from extproc.decision import Mode, PolicyRef
 from extproc.errors import PolicyFolderInvalid, Problem
 from extproc.formats import providers
 from extproc.measure.overrides import Overrides
 from extproc.policy import documents, schema
 from extproc.policy.cel import Expression
 from extproc.policy.documents import Document
+from extproc.policy.kinds import KINDS
 from extproc.policy.kinds.access_rule import AccessRule
 from extproc.policy.kinds.api_key import ApiKey, KeyRing
 from extproc.policy.kinds.defaults import Defaults
 from extproc.policy.kinds.identity import Identity
 from extproc.policy.kinds.price import Price, overrides
 from extproc.policy.kinds.provider import Provider
-from extproc.policy.kinds.rate_limit import RateLimit
+from extproc.policy.kinds.request_cap import RequestCap
+from extproc.policy.limited import Limit, LimitSpec
 from extproc.policy.objects import Block, PolicyObject, Spec
 
 _SUFFIXES = frozenset({".yaml", ".yml"})
 _REVISION_CHARACTERS = 12
 
+_LIMITS = tuple(sorted(name for name, kind in KINDS.items() if issubclass(kind, LimitSpec)))
 # The order of a request; the silent kinds only hold data. Every kind is in one of the two.
-STAGES = ("Identity", "AccessRule", "RateLimit", "Defaults")
+STAGES = ("Identity", "AccessRule", "RequestCap", *_LIMITS, "Defaults")
 SILENT = frozenset({"ApiKey", "Price", "Provider"})
 
-# What limits and expressions know without the text being counted: output has its ceiling.
-_UNCOUNTED = frozenset({Unit.REQUESTS, Unit.OUTPUT_TOKENS})
 # A variable as a whole is whatever it holds.
 _COST_FACTS = frozenset({"cost", "cost.estimated_usd"})
 _COUNTED_FACTS = _COST_FACTS | {"tokens", "tokens.input", "tokens.exact"}
@@ -94,10 +96,15 @@ class PolicySet:
         return tuple(rule for rule in _of(self.objects, AccessRule) if not rule.spec.needs_only_headers)
 
     @cached_property
+    def request_caps(self) -> tuple[PolicyObject[RequestCap], ...]:
+        """By name."""
+        return _of(self.objects, RequestCap)
+
+    @cached_property
     def needs_token_counts(self) -> bool:
         """Whether any object asks how many tokens the input has; the bound by bytes is no count."""
         active = self._active
-        limited = any(isinstance(spec, RateLimit) and spec.limit.unit not in _UNCOUNTED for spec in active)
+        limited = any(isinstance(spec, LimitSpec | RequestCap) and spec.needs_token_counts for spec in active)
         return limited or any(_reads_any(spec, _COUNTED_FACTS) for spec in active)
 
     @cached_property
@@ -115,9 +122,15 @@ class PolicySet:
         return overrides(_of(self.objects, Price), self.revision)
 
     @cached_property
-    def rate_limits(self) -> tuple[PolicyObject[RateLimit], ...]:
-        """By name."""
-        return _of(self.objects, RateLimit)
+    def limits(self) -> tuple[Limit, ...]:
+        """Everything that counts, by kind, then name."""
+        found = (item for item in self.objects if isinstance(item.spec, LimitSpec))
+        return cast("tuple[Limit, ...]", tuple(found))
+
+    @cached_property
+    def limits_by_ref(self) -> Mapping[PolicyRef, Limit]:
+        """The same, by name."""
+        return MappingProxyType({limit.ref: limit for limit in self.limits})
 
 
 @dataclass(frozen=True, slots=True)

@@ -636,6 +636,6 @@ def test_the_sample_policies_turn_strangers_away(samples: PolicySet) -> None:
 
 
 def test_the_sample_policies_try_a_limit_in_shadow(samples: PolicySet) -> None:
-    assert [str(item.ref) for item in samples.rate_limits if item.mode is Mode.SHADOW] == [
+    assert [str(item.ref) for item in samples.limits if item.mode is Mode.SHADOW] == [
         "RateLimit/user-output-trial"
     ]

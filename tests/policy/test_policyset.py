@@ -7,6 +7,7 @@ from extproc.decision import Mode, PolicyRef
 from extproc.errors import PolicyFolderInvalid
 from extproc.policy import policyset
 from extproc.policy.kinds import KINDS
+from extproc.policy.kinds.rate_limit import RateLimit
 from extproc.policy.policyset import SILENT, STAGES, PolicySet
 from tests.policy.conftest import DEFAULTS, Load, Problems, write, written
 
@@ -137,7 +138,6 @@ def test_all_problems_of_all_files_are_told_at_once(problems: Problems) -> None:
         ("RateLimit", "{limit: {tokens: 5, per: 1 m}}", "1h30m"),
         ("RateLimit", "{limit: {tokens: 5, per: 500ms}}", "between 1s and 31d"),
         ("RateLimit", "{limit: {tokens: 5, per: 32d}}", "between 1s and 31d"),
-        ("RateLimit", "{limit: {tokens: 5, per: 1m}, algorithm: slidingWindow}", "'tokenBucket'"),
         ("RateLimit", "{limit: {tokens: 5, per: 1m}, key: identity.team}", "valid array"),
         ("Defaults", "{maxBodyBytes: 0}", "greater than or equal to 1"),
         ("Defaults", "{audit: always}", "'best_effort'"),
@@ -279,7 +279,8 @@ def test_what_is_left_out_is_safe(load: Load) -> None:
     policies = load(
         ("AccessRule", "a", "effect: allow"), ("RateLimit", "l", "limit: {requests: 5, per: 1h30m}")
     )
-    limit = policies.rate_limits[0].spec
+    limit = policies.limits[0].spec
+    assert isinstance(limit, RateLimit)
 
     assert (policies.defaults.access, policies.defaults.unclassified) == ("deny", "deny")
     assert (limit.mode, limit.on_error, limit.key, limit.match.text) == (Mode.ENFORCE, "allow", (), "true")
@@ -296,6 +297,10 @@ def test_what_is_left_out_is_safe(load: Load) -> None:
         ("RateLimit", "limit: {tokens: 10, per: 60s}\nmode: disabled", False),
         ("RateLimit", "limit: {outputTokens: 10, per: 60s}", False),
         ("RateLimit", "limit: {requests: 10, per: 60s}", False),
+        ("RateLimit", "limit: {costUsd: 10, per: 60s}", True),
+        ("UsageCap", "limit: {costUsd: 10}\nperiod: day", True),
+        ("UsageCap", "limit: {requests: 10}\nperiod: day", False),
+        ("ConcurrencyLimit", "max: 3", False),
         ("RateLimit", "limit: {requests: 10, per: 60s}\nmatch: tokens.input > 5", True),
         ("RateLimit", "limit: {requests: 10, per: 60s}\nkey: ['string(tokens.input)']", True),
         ("AccessRule", "effect: deny\nmatch: tokens.input > 100000", True),

@@ -18,10 +18,10 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, With
 from extproc.formats.providers import NAMES
 from extproc.measure.overrides import ALWAYS_NS, Override, Overrides
 from extproc.measure.tariff import INPUT, OUTPUT, Tariff
+from extproc.policy.money import decimal
 from extproc.policy.objects import Block, PolicyObject, Spec, rejected
 
-# A dollar a token is far above any price. Fifteen digits are what a number without quotes keeps of them.
-_AMOUNT: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?")
+# A dollar a token is far above any price.
 _MOST: Final = Decimal(1_000_000)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MODEL: Final = re.compile(r"[^\s*{}]{0,255}[^\s{}]")
@@ -48,24 +48,15 @@ _OUTPUTS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def _decimal(value: Any) -> Decimal:
-    text = format(Decimal(repr(value)), "f") if type(value) in (int, float) else value
-    if not isinstance(text, str) or not _AMOUNT.fullmatch(text):
-        raise rejected(
-            'an amount is a decimal number that is not negative, such as "2.50", with at most nine decimals'
-        )
-    return Decimal(text)
-
-
 def _price(value: Any) -> Decimal:
-    amount = _decimal(value)
+    amount = decimal(value)
     if amount > _MOST:
         raise rejected("this is more than a dollar a token; prices are US dollars for a million tokens")
     return amount
 
 
 def _percent(value: Any) -> Decimal:
-    amount = _decimal(value)
+    amount = decimal(value)
     if amount > 100:  # noqa: PLR2004  percent
         raise rejected("a discount is between 0 and 100 percent")
     return amount
