@@ -1,0 +1,77 @@
+"""How request caps combine: a denial beats every clamp, and the smallest clamp wins.
+
+Floor 1, pure. What one cap says is `kinds.request_cap`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from extproc.decision import Effect, Finding, Mode, PolicyRef, Reason
+from extproc.errors import RequestRefused
+from extproc.model import AIRequest, TokenEstimate
+from extproc.policy.kinds.request_cap import RequestCap, ask
+from extproc.policy.objects import PolicyObject
+
+Caps = tuple[PolicyObject[RequestCap], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """What the caps say together; without `deny` the request may pass with the ceiling that is left."""
+
+    findings: tuple[Finding, ...] = ()
+    deny: Finding | None = None  # errored, or with a message that its caller may be told
+    clamp: Finding | None = None  # of the cap that sets `max_output_tokens`
+    max_output_tokens: int | None = None  # of one choice; None: as it is
+
+
+def assess(caps: Caps, activated: object, request: AIRequest | None, tokens: TokenEstimate) -> Assessment:
+    """Ask every cap about the request as it came; `activated` is the facts, ready for CEL.
+
+    What one cap lowers another still denies: the caller asked for it.
+    """
+    answers = [ask(cap, activated, request, tokens) for cap in caps if cap.mode is not Mode.DISABLED]
+    findings = tuple(finding for finding, _ in answers)
+    clamps = [
+        (ceiling, finding.policy, finding)
+        for finding, ceiling in answers
+        if ceiling is not None and finding.mode is Mode.ENFORCE
+    ]
+    smallest = min(clamps, key=_precedence, default=None)
+    return Assessment(
+        findings=findings,
+        deny=_first_deny(findings),
+        clamp=smallest[2] if smallest else None,
+        max_output_tokens=smallest[0] if smallest else None,
+    )
+
+
+def clamped(
+    request: AIRequest, tokens: TokenEstimate, max_output_tokens: int
+) -> tuple[AIRequest, TokenEstimate]:
+    """The request and its estimate as they are with a lower ceiling: what limits are to reserve."""
+    return (
+        replace(request, max_output_tokens=max_output_tokens),
+        replace(tokens, max_output=max_output_tokens),
+    )
+
+
+def not_clamped(clamp: Finding, refused: RequestRefused) -> Finding:
+    """What a cap says of a request that cannot be told to ask for less: it must not pass as it is."""
+    return replace(
+        clamp,
+        effect=Effect.DENY,
+        reason=Reason.REQUEST_EXCEEDS_LIMIT,
+        message=f"{clamp.policy} limits this request. {refused.message}",
+    )
+
+
+def _precedence(clamp: tuple[int, PolicyRef, Finding]) -> tuple[int, PolicyRef]:
+    return clamp[:2]
+
+
+def _first_deny(findings: Iterable[Finding]) -> Finding | None:
+    denying = [f for f in findings if f.effect is Effect.DENY and f.mode is Mode.ENFORCE]
+    return min(denying, key=lambda finding: finding.policy, default=None)
