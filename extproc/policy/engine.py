@@ -7,6 +7,7 @@ find, and makes the `Decision`. The caller brings the body's reading and the sto
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from extproc.decision import (
     Charge,
@@ -21,10 +22,11 @@ from extproc.decision import (
     Reason,
 )
 from extproc.errors import RequestRefused
+from extproc.measure.ceilings import call_ceiling
 from extproc.measure.overrides import NO_PRICES, PriceBook
 from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
 from extproc.pb.ai_policy.v1 import facts_pb2
-from extproc.policy import access, cel, denials, estimates, facts, metering
+from extproc.policy import access, cel, denials, estimates, facts, metering, sizes
 from extproc.policy.access import Ruling
 from extproc.policy.findings import Findings
 from extproc.policy.kinds.identity import path_without, recognise
@@ -35,6 +37,8 @@ from extproc.policy.spending import Measure
 _OURS = frozenset(
     {Reason.POLICY_ERROR, Reason.STORE_UNAVAILABLE, Reason.AUDIT_UNAVAILABLE, Reason.DEADLINE_EXCEEDED}
 )
+# Allowed, but not as it came; the first that applies.
+_QUALIFIED = (Reason.UNCLASSIFIED, Reason.MODEL_SUBSTITUTED, Reason.CLAMPED)
 # An exabyte; reading a much longer number takes long, or raises.
 _LONGEST_SIZE = 19
 # What a client whose request we failed to judge may wait before it tries again.
@@ -76,8 +80,9 @@ class Evaluation:
         self._charges: tuple[Charge, ...] = ()
         self._outcomes: tuple[ChargeOutcome, ...] = ()
         self._uncounted: tuple[Charge, ...] = ()
-        self._clamped_output_tokens: int | None = None
-        self._target_model = ""
+        self._caps = sizes.Assessment()
+        self._substitution: Substitution | None = None
+        self._grant: Finding | None = None  # what let the request pass before the limits
         self._findings = Findings(policies)
         self._determining: Finding | None = None
         self._denial: Denial | None = None
@@ -175,8 +180,7 @@ class Evaluation:
             estimates_usd=estimates_usd,
         )
         self._findings.replace(ruling.findings)
-        denial = self._deny_by_rule(ruling.deny)
-        return denial or self._grant(ruling)
+        return self._deny_by_rule(ruling.deny) or self._pass(ruling) or self._check_caps()
 
     def _estimates_usd(self, models: tuple[str, ...]) -> dict[str, float]:
         """What the request may cost with each model that has a price, where any expression asks."""
@@ -192,7 +196,7 @@ class Evaluation:
         message = denials.access_denied(finding.policy, finding.evaluated_model, finding.message)
         return self._deny(finding, denials.FORBIDDEN, message)
 
-    def _grant(self, ruling: Ruling) -> Denial | None:
+    def _pass(self, ruling: Ruling) -> Denial | None:
         """Let pass what the rules grant; what they leave over is for the Defaults to say."""
         if ruling.not_granted is None:
             self._determining = ruling.grant
@@ -212,34 +216,107 @@ class Evaluation:
         )
         return self._deny(finding, denials.FORBIDDEN, message)
 
+    # --- sizes
+
+    def _check_caps(self) -> Denial | None:
+        """What one request may be at most; what a cap lowers holds for the limits too."""
+        caps = self._policies.request_caps
+        if not caps:
+            return None
+        self._caps = sizes.assess(caps, self._activated, self._request, self._tokens)
+        self._findings.replace(self._caps.findings)
+        failed = self._caps.deny
+        if failed is not None:
+            return self._deny_by_cap(failed)
+        ceiling = self._caps.max_output_tokens
+        if ceiling is not None and self._request is not None:
+            self._request, self._tokens = sizes.clamped(self._request, self._tokens, ceiling)
+            self._facts.tokens.max_output = ceiling
+            self._activated = cel.activate(self._facts)
+        return None
+
+    def _deny_by_cap(self, finding: Finding) -> Denial:
+        if finding.outcome is Outcome.ERRORED:
+            return self._deny(finding, denials.FORBIDDEN, denials.failed(finding.policy))
+        return self._deny(finding, denials.CONTENT_TOO_LARGE, finding.message)
+
     @property
     def clamped_output_tokens(self) -> int | None:
         """The output ceiling of one choice that the request must be changed to; None: none."""
-        return self._clamped_output_tokens
+        return self._caps.max_output_tokens
 
     def rewriting_refused(self, refused: RequestRefused) -> Denial:
-        """The request cannot be changed as a policy wants it; what it says is told to the client."""
-        return self.refuse(refused)
+        """The request cannot be changed as a policy wants it: what that policy would prevent stays denied."""
+        if self._substitution is not None:
+            return self._deny_at_cap(self._substitution.policy, refused)
+        if self._caps.clamp is None:
+            return self.refuse(refused)
+        finding = sizes.not_clamped(self._caps.clamp, refused)
+        self._findings.replace([finding])
+        return self._deny_by_cap(finding)
+
+    # --- another model
+
+    def substitute(self) -> str | None:
+        """The model to try again with, where every cap that denies leaves one; None: the denial stands.
+
+        Access rules are asked about that model too: a cap grants nothing.
+        """
+        found = metering.substitution(self._policies.limits_by_ref, self._outcomes)
+        if found is None or self._request is None or self._substitution is not None:
+            return None
+        model = found.model.lower()
+        about = facts.about_model(
+            self._facts, model, estimated_usd=self._estimates_usd((model,)).get(model)
+        )
+        activated = cel.activate(about)
+        ruling = access.rule_on_request(
+            self._policies.late_rules, about, activated, (model,), self._early
+        )
+        is_granted = ruling.not_granted is None or self._policies.defaults.access is Effect.ALLOW
+        if ruling.deny is not None or not is_granted:
+            return None
+        self._substitution = found
+        self._denial, self._determining = None, self._grant
+        # What the caller asked for stays `request.model`; what limits count is the target.
+        self._facts.target.model = about.target.model
+        self._facts.cost.CopyFrom(about.cost)
+        self._activated = cel.activate(self._facts)
+        return found.model
+
+    def _target(self) -> tuple[AIRequest | None, TokenEstimate]:
+        """The request as limits see it: with the model that works for it."""
+        request, tokens = self._request, self._tokens
+        if self._substitution is None or request is None:
+            return request, tokens
+        model = self._substitution.model.lower()
+        if request.max_output_tokens is None:
+            ceiling = call_ceiling(request.provider, model, request.operation)
+            tokens = replace(tokens, max_output=min(tokens.max_output, ceiling))
+        return replace(request, model=model), tokens
+
+    def _deny_at_cap(self, policy: PolicyRef, refused: RequestRefused) -> Denial:
+        denied = next(finding for finding in self._findings.of(policy) if finding.effect is Effect.DENY)
+        return self._deny(denied, refused.status, f"{denied.message} {refused.message}")
 
     # --- limits
 
-    def substitute(self) -> str | None:
-        """The model to try again with, where every cap that denies leaves one; None: the denial stands."""
-        return None
-
     def charges(self, expected_output_tokens: int | None) -> tuple[Charge, ...] | Denial:
         """What every limit takes; `expected_output_tokens` is the learned output of one choice."""
+        request, tokens = self._target()
         self._measure = Measure(
             activated=self._activated,
-            request=self._request,
-            tokens=self._tokens,
+            request=request,
+            tokens=tokens,
             reserve=self._policies.defaults.reserve,
-            expected_output_tokens=expected_output_tokens,
+            # Learned of the model that was asked for; nobody looked the other one up.
+            expected_output_tokens=expected_output_tokens if self._substitution is None else None,
             prices=self._prices,
             at_ns=self._at_ns,
         )
         assessment = metering.assess(self._policies.limits, self._measure)
-        self._findings.add(*assessment.findings)
+        self._findings.replace(assessment.findings)
+        self._grant = self._determining
         failed = assessment.deny
         if failed is not None:
             return self._deny(failed, denials.FORBIDDEN, denials.failed(failed.policy, failed.message))
@@ -251,7 +328,9 @@ class Evaluation:
         self._outcomes = tuple(outcome for outcome in outcomes if not outcome.unavailable)
         self._uncounted = ()
         findings = metering.read(self._policies.limits_by_ref, self._outcomes, self._measure)
-        self._findings.add(*findings)
+        if self._substitution is not None:
+            findings = metering.substituted(findings, self._substitution)
+        self._findings.replace(findings)
         uncounted = self._without_counter(outcome.charge for outcome in outcomes if outcome.unavailable)
         answering = metering.answering(self._outcomes)
         if answering is None:
@@ -322,7 +401,7 @@ class Evaluation:
             identity=self._identity,
             request=self._request,
             tokens=self._tokens,
-            target_model=self._target_model,
+            target_model=self._substitution.model.lower() if self._substitution else "",
             outcomes=self._outcomes,
             uncounted=self._uncounted,
             denial=denial,
@@ -331,8 +410,8 @@ class Evaluation:
 
     @staticmethod
     def _allowed_reason(found: tuple[Finding, ...]) -> Reason:
-        is_unclassified = any(finding.reason is Reason.UNCLASSIFIED for finding in found)
-        return Reason.UNCLASSIFIED if is_unclassified else Reason.ALLOWED
+        reasons = {finding.reason for finding in found if finding.mode is Mode.ENFORCE}
+        return next((reason for reason in _QUALIFIED if reason in reasons), Reason.ALLOWED)
 
     def _error_of(self, found: tuple[Finding, ...], reason: Reason) -> str:
         if reason in _OURS:
