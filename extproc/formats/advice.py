@@ -46,11 +46,14 @@ def told(denial: Denial) -> str:
 
 
 def tightest(limits: tuple[LimitState, ...], names: Mapping[Unit, str]) -> dict[str, LimitState]:
-    """The limit with the smallest share left, of each name that a dialect has for units."""
+    """The limit with the smallest share left, of each name that a dialect has for units.
+
+    No dialect has a name for money, or for requests at once.
+    """
     chosen: dict[str, LimitState] = {}
     for limit in limits:
-        name = names[limit.unit]
-        if name not in chosen or _share_left(limit) < _share_left(chosen[name]):
+        name = names.get(limit.unit, "")
+        if name and (name not in chosen or _share_left(limit) < _share_left(chosen[name])):
             chosen[name] = limit
     return chosen
 

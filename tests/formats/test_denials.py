@@ -238,6 +238,46 @@ def test_the_tightest_limit_of_each_unit_wins() -> None:
     }
 
 
+@pytest.mark.parametrize("unit", [Unit.COST_USD, Unit.CONCURRENT_REQUESTS])
+def test_what_no_dialect_has_a_name_for_has_no_header(unit: Unit) -> None:
+    nameless = limit(unit, remaining=0, window_s=0)
+
+    for wire_format in FORMATS.values():
+        assert not wire_format.limit_headers((nameless,), NOW_S)
+        assert wire_format.limit_headers((nameless, limit()), NOW_S) == wire_format.limit_headers(
+            (limit(),), NOW_S
+        )
+
+
+@pytest.mark.parametrize("window_s", [0, 60, 2_678_400])
+@pytest.mark.parametrize("unit", Unit)
+@pytest.mark.parametrize("reason", [Reason.RATE_LIMITED, Reason.CAP_REACHED, Reason.CONCURRENCY_LIMITED])
+def test_a_denial_by_any_unit_is_told_in_every_dialect(reason: Reason, unit: Unit, window_s: float) -> None:
+    told = denial(429, reason, limit=limit(unit, window_s=window_s), retry_after_ms=1000)
+    for wire_format in FORMATS.values():
+        reply = wire_format.render_denial(told)
+        assert reply.status == 429
+        assert f"No. (decision {ID})" in strings(json.loads(reply.body))
+
+
+@pytest.mark.parametrize(
+    ("reason", "unit", "retry_after_ms", "words"),
+    [
+        (Reason.CAP_REACHED, Unit.COST_USD, 864_000_000, ("insufficient_quota", "insufficient_quota")),
+        (Reason.CAP_REACHED, Unit.COST_USD, 5_000, ("tokens", "rate_limit_exceeded")),
+        (Reason.RATE_LIMITED, Unit.COST_USD, 864_000_000, ("tokens", "rate_limit_exceeded")),
+        (Reason.CONCURRENCY_LIMITED, Unit.CONCURRENT_REQUESTS, 1_000, ("requests", "rate_limit_exceeded")),
+    ],
+)
+def test_openai_clients_tell_a_budget_that_is_used_up_from_a_rate(
+    reason: Reason, unit: Unit, retry_after_ms: int, words: tuple[str, str]
+) -> None:
+    told = denial(429, reason, limit=limit(unit), retry_after_ms=retry_after_ms)
+    error = json.loads(CHAT.render_denial(told).body)["error"]
+
+    assert (error["type"], error["code"], error["reason"]) == (*words, str(reason))
+
+
 def test_no_limit_is_no_header() -> None:
     assert all(not wire_format.limit_headers((), NOW_S) for wire_format in FORMATS.values())
 
@@ -307,6 +347,16 @@ SDK_DENIALS = [
     (denial(429, Reason.RATE_LIMITED, retry_after_ms=5), "RateLimitError", 3),
     (denial(429, Reason.RATE_LIMITED, retry_after_ms=86_400_000), "RateLimitError", 1),
     (denial(429, Reason.REQUEST_EXCEEDS_LIMIT), "RateLimitError", 1),
+    (
+        denial(429, Reason.CAP_REACHED, retry_after_ms=864_000_000, limit=limit(Unit.COST_USD)),
+        "RateLimitError",
+        1,
+    ),
+    (
+        denial(429, Reason.CONCURRENCY_LIMITED, retry_after_ms=5, limit=limit(Unit.CONCURRENT_REQUESTS)),
+        "RateLimitError",
+        3,
+    ),
     (denial(503, Reason.STORE_UNAVAILABLE), "InternalServerError", 1),
 ]
 

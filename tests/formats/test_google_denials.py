@@ -83,6 +83,10 @@ def test_each_denial_has_the_status_of_its_dialect(status: int, reason: Reason, 
         (Unit.INPUT_TOKENS, 3600, "InputTokensPerHour"),
         (Unit.OUTPUT_TOKENS, 86_400, "OutputTokensPerDay"),
         (Unit.TOKENS, 90, "TokensPer90Seconds"),
+        (Unit.COST_USD, 82_800, "CostUsdPerDay"),
+        (Unit.COST_USD, 90_000, "CostUsdPerDay"),
+        (Unit.COST_USD, 2_592_000, "CostUsdPer2592000Seconds"),
+        (Unit.CONCURRENT_REQUESTS, 0, "ConcurrentRequests"),
     ],
 )
 def test_a_quota_is_named_by_its_unit_and_window(unit: Unit, window_s: float, quota: str) -> None:
@@ -90,6 +94,13 @@ def test_a_quota_is_named_by_its_unit_and_window(unit: Unit, window_s: float, qu
     details = json.loads(GEMINI.render_denial(told).body)["error"]["details"]
 
     assert details[1]["violations"][0]["quotaId"] == quota
+
+
+def test_a_quota_of_money_has_no_number_that_could_be_taken_for_dollars() -> None:
+    told = denial(429, Reason.CAP_REACHED, limit=limit(Unit.COST_USD))
+    violation = json.loads(GEMINI.render_denial(told).body)["error"]["details"][1]["violations"][0]
+
+    assert violation.keys() == {"quotaMetric", "quotaId"}
 
 
 def test_waiting_that_does_not_help_is_not_advised() -> None:

@@ -41,7 +41,7 @@ def render_denial(denial: Denial) -> Reply:
     """The reply from which Anthropic's SDKs raise the exception of `denial.status`."""
     headers = denial_headers(denial) | {"request-id": ascii_only(denial.decision_id)}
     if denial.status == _TOO_MANY_REQUESTS and denial.limit is not None:
-        headers |= _shown(denial.limit, denial.at_ns / _NS if denial.at_ns else None)
+        headers |= _limit_headers((denial.limit,), denial.at_ns / _NS if denial.at_ns else None)
     error: dict[str, object] = {
         "type": _error_type(denial.status),
         "message": told(denial),
@@ -59,15 +59,14 @@ def _error_type(status: int) -> str:
 
 def limit_headers(limits: tuple[LimitState, ...], now_s: float) -> Mapping[str, str]:
     """`anthropic-ratelimit-*` of the tightest limit of each unit; resets are moments."""
+    return _limit_headers(limits, now_s)
+
+
+def _limit_headers(limits: tuple[LimitState, ...], now_s: float | None) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for limit in tightest(limits, _HEADER_NAMES).values():
-        headers |= _shown(limit, now_s)
-    return headers
-
-
-def _shown(limit: LimitState, now_s: float | None) -> dict[str, str]:
-    prefix = f"anthropic-ratelimit-{_HEADER_NAMES[limit.unit]}"
-    headers = {f"{prefix}-limit": str(limit.limit), f"{prefix}-remaining": remaining(limit)}
-    if now_s is not None:
-        headers[f"{prefix}-reset"] = moment(now_s, limit.reset_ms)
+    for name, limit in tightest(limits, _HEADER_NAMES).items():
+        prefix = f"anthropic-ratelimit-{name}"
+        headers |= {f"{prefix}-limit": str(limit.limit), f"{prefix}-remaining": remaining(limit)}
+        if now_s is not None:
+            headers[f"{prefix}-reset"] = moment(now_s, limit.reset_ms)
     return headers

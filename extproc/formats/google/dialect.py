@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from extproc.decision import Denial, LimitState
+from extproc.decision import Denial, LimitState, Unit
 from extproc.formats.advice import denial_headers, told
 from extproc.formats.base import Reply
 
@@ -30,9 +30,18 @@ _STATUSES: Mapping[int, str] = MappingProxyType(
 )
 _OTHER_CLIENT_ERROR, _OTHER_SERVER_ERROR = "INVALID_ARGUMENT", "INTERNAL"
 _SERVER_ERRORS = 500
-# Clients take an id with `PerDay` in it for the end of the day's work, and do not retry.
+# Clients take an id with `PerDay` in it for the end of the day's work, and do not retry. A day has an hour
+# less or more where clocks are changed; what has no length is counted at once.
 _WINDOWS: Mapping[float, str] = MappingProxyType(
-    {1: "PerSecond", 60: "PerMinute", 3600: "PerHour", 86_400: "PerDay"}
+    {
+        0: "",
+        1: "PerSecond",
+        60: "PerMinute",
+        3600: "PerHour",
+        82_800: "PerDay",
+        86_400: "PerDay",
+        90_000: "PerDay",
+    }
 )
 
 
@@ -62,10 +71,10 @@ def render_denial(denial: Denial, _provider: str = "") -> Reply:
 
 
 def _violation(limit: LimitState) -> dict[str, object]:
-    window = _WINDOWS.get(limit.window_s, f"Per{limit.window_s:g}Seconds")
+    window = _WINDOWS.get(limit.window_s, f"Per{limit.window_s:.15g}Seconds")
     unit = str(limit.unit)
-    return {
-        "quotaMetric": unit,
-        "quotaId": unit.title().replace("_", "") + window,
-        "quotaValue": str(limit.limit),
-    }
+    violation: dict[str, object] = {"quotaMetric": unit, "quotaId": unit.title().replace("_", "") + window}
+    if limit.unit is not Unit.COST_USD:
+        # A whole number in their types, which dollars are not.
+        violation["quotaValue"] = str(limit.limit)
+    return violation

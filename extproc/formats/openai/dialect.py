@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from extproc.decision import Denial, LimitState, Reason, Unit
-from extproc.formats.advice import denial_headers, duration, remaining, tightest, told
+from extproc.formats.advice import denial_headers, duration, remaining, tightest, told, waiting_helps
 from extproc.formats.base import JSON, Call, OutputCeiling, Reply
 
 # The dialect has one name for tokens, whichever way they flow.
@@ -24,6 +24,10 @@ _HEADER_NAMES: Mapping[Unit, str] = MappingProxyType(
         Unit.OUTPUT_TOKENS: "tokens",
     }
 )
+_TYPES: Mapping[Unit, str] = MappingProxyType(
+    {**_HEADER_NAMES, Unit.COST_USD: "tokens", Unit.CONCURRENT_REQUESTS: "requests"}
+)
+_NO_QUOTA = "insufficient_quota"
 _ERROR_TYPES: Mapping[int, str] = MappingProxyType({403: "permission_error"})
 _SERVER_ERRORS = 500
 # Clients branch on these two words; every other code is our own reason.
@@ -79,19 +83,25 @@ def render_denial(denial: Denial, provider: str = "") -> Reply:
 
 
 def _error(denial: Denial) -> dict[str, object]:
-    is_limit = denial.status == _TOO_MANY_REQUESTS
+    if denial.status == _TOO_MANY_REQUESTS:
+        error_type, code = _limit_words(denial)
+    else:
+        error_type, code = _error_type(denial.status), _CODES.get(denial.reason, str(denial.reason))
     return {
         "message": told(denial),
-        "type": _limit_type(denial) if is_limit else _error_type(denial.status),
+        "type": error_type,
         "param": None,
-        "code": "rate_limit_exceeded" if is_limit else _CODES.get(denial.reason, str(denial.reason)),
+        "code": code,
         "reason": str(denial.reason),
         "decision_id": denial.decision_id,
     }
 
 
-def _limit_type(denial: Denial) -> str:
-    return "tokens" if denial.limit is None else _HEADER_NAMES[denial.limit.unit]
+def _limit_words(denial: Denial) -> tuple[str, str]:
+    """Type and code: of a budget that is used up for long, those at which clients do not try again."""
+    if denial.reason is Reason.CAP_REACHED and not waiting_helps(denial):
+        return _NO_QUOTA, _NO_QUOTA
+    return "tokens" if denial.limit is None else _TYPES[denial.limit.unit], "rate_limit_exceeded"
 
 
 def _error_type(status: int) -> str:
