@@ -9,14 +9,16 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from extproc.errors import SettingsInvalid
 from extproc.policy import policyset
@@ -25,26 +27,15 @@ from extproc.settings import Settings
 from extproc.telemetry import Metrics
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Admin:
-    """The admin application and its server."""
+class AdminServer:
+    """Routes behind the guard, served over HTTP; what they answer is whoever's brings them."""
 
-    def __init__(
-        self, settings: Settings, folder: PolicyFolder, metrics: Metrics, notices: Callable[[], list[str]]
-    ) -> None:
+    def __init__(self, settings: Settings, routes: Sequence[BaseRoute]) -> None:
         self._settings = settings
-        self._folder = folder
-        self._metrics = metrics
-        self._notices = notices
-        app = Starlette(
-            routes=[
-                Route("/healthz", self._healthz),
-                Route("/readyz", self._readyz),
-                Route("/metrics", self._exposition),
-                Route("/policies", self._policies),
-            ]
-        )
+        app = Starlette(routes=routes)
         app.add_middleware(BaseHTTPMiddleware, dispatch=self._guard)
         self.app = app
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
@@ -63,6 +54,8 @@ class Admin:
         """Refuse a browser that was lured here (DNS rebinding), and readers without the token."""
         if self._settings.admin_is_loopback and not _is_loopback_host(request.headers.get("host", "")):
             return JSONResponse({"error": "the Host header is not this machine"}, status_code=421)
+        if request.method not in _READING and _is_from_another_site(request):
+            return JSONResponse({"error": "a page of another site may change nothing here"}, status_code=403)
         token = self._settings.admin_token
         if request.url.path in OPEN_PATHS or self._settings.admin_is_loopback:
             return await call_next(request)
@@ -72,6 +65,26 @@ class Admin:
         if scheme.lower() != "bearer" or not is_right:
             return JSONResponse({"error": "send EXTPROC_ADMIN_TOKEN as a bearer token"}, status_code=401)
         return await call_next(request)
+
+
+class Admin(AdminServer):
+    """What one process says of itself."""
+
+    def __init__(
+        self, settings: Settings, folder: PolicyFolder, metrics: Metrics, notices: Callable[[], list[str]]
+    ) -> None:
+        self._folder = folder
+        self._metrics = metrics
+        self._notices = notices
+        super().__init__(
+            settings,
+            [
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+                Route("/metrics", self._exposition),
+                Route("/policies", self._policies),
+            ],
+        )
 
     async def _healthz(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -121,6 +134,23 @@ def listen(settings: Settings) -> socket.socket:
         ) from error
     listener.listen()
     return listener
+
+
+def listen_for_supervisor(path: Path) -> socket.socket:
+    """Bind the admin of a worker; its folder lets nobody else in."""
+    path.unlink(missing_ok=True)  # of a worker that was killed
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    return listener
+
+
+def _is_from_another_site(request: Request) -> bool:
+    """Whether a browser says that the page behind this request is not ours; programs say nothing."""
+    origin = request.headers.get("origin")
+    if origin is not None:
+        return urlsplit(origin).netloc != request.headers.get("host", "")
+    return request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
 
 
 def _is_loopback_host(host: str) -> bool:

@@ -25,8 +25,9 @@ from extproc.measure import vocab as vocabularies
 from extproc.policy import policyset
 from extproc.policy.kinds.defaults import Defaults
 from extproc.serve import serve as run_server
-from extproc.settings import PORTS, Settings
+from extproc.settings import MEMORY, PORTS, Settings, WorkerPlace, check_grpc_address, worker_addresses
 from extproc.telemetry import configure_logging
+from extproc.workers import Supervisor
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -105,6 +106,40 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
             help="Folder that keeps what was learned of models across restarts; default: memory only.",
         ),
     ] = None,
+    store: Annotated[
+        str,
+        typer.Option(
+            envvar="EXTPROC_STORE",
+            help="Where counters are: memory:, or a Redis URL that sidecars share: redis://, rediss://, "
+            "unix:///PATH, redis+cluster://. A password belongs into the variable.",
+        ),
+    ] = MEMORY,
+    store_prefix: Annotated[
+        str,
+        typer.Option(
+            envvar="EXTPROC_STORE_PREFIX", help="Start of every key in Redis; one for each gateway."
+        ),
+    ] = "ai_policy",
+    store_timeout_ms: Annotated[
+        int, typer.Option(envvar="EXTPROC_STORE_TIMEOUT_MS", help="Milliseconds for one answer of Redis.")
+    ] = 50,
+    ledger: Annotated[
+        str,
+        typer.Option(
+            envvar="EXTPROC_LEDGER",
+            help="Where decisions are on record: sqlite:PATH or postgresql://; default: in --state.",
+        ),
+    ] = "",
+    retention_days: Annotated[
+        int, typer.Option(envvar="EXTPROC_RETENTION_DAYS", help="Days that records are kept.")
+    ] = 30,
+    workers: Annotated[
+        int,
+        typer.Option(
+            envvar="EXTPROC_WORKERS",
+            help="Processes, each an endpoint: of unix:a.sock a.0.sock, a.1.sock; of a port the next ones.",
+        ),
+    ] = 1,
     tls_cert: Annotated[
         Path | None, typer.Option(envvar="EXTPROC_TLS_CERT", help="PEM certificate chain for gRPC over TCP.")
     ] = None,
@@ -129,6 +164,8 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
             envvar="EXTPROC_ADMIN_TOKEN", help="Bearer token of the admin port. Prefer the variable."
         ),
     ] = "",
+    worker_number: Annotated[int, typer.Option(hidden=True)] = 0,
+    worker_folder: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the sidecar."""
     configure_logging(log_level)
@@ -144,12 +181,26 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
             drain_s=drain_s,
             vocab=vocab,
             state=state,
+            store=store,
+            store_prefix=store_prefix,
+            store_timeout_ms=store_timeout_ms,
+            ledger=ledger,
+            retention_days=retention_days,
+            workers=workers,
             tls_cert=tls_cert,
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,
             threads=threads,
         )
-        asyncio.run(run_server(settings))
+        if worker_folder is not None:
+            place = WorkerPlace(number=worker_number, folder=worker_folder)
+            asyncio.run(run_server(settings.for_worker(worker_number), place))
+        elif settings.workers > 1:
+            # Each worker reads the same flags and variables again, and which one it is.
+            again = [sys.executable, "-m", "extproc", *sys.argv[1:]]
+            sys.exit(asyncio.run(Supervisor(settings, again).run()))
+        else:
+            asyncio.run(run_server(settings))
 
 
 @app.command()
@@ -188,6 +239,10 @@ def envoy(
         list[str] | None,
         typer.Option(help="Where a sidecar listens, once a process: unix:PATH or HOST:PORT."),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(envvar="EXTPROC_WORKERS", help="`serve --workers`: endpoints of each --grpc.", min=1),
+    ] = 1,
     usage: Annotated[
         Usage | None, typer.Option(envvar="EXTPROC_USAGE", help="Default: native; with --filter stream.")
     ] = None,
@@ -211,8 +266,9 @@ def envoy(
     as_json: AsJson = False,
 ) -> None:
     """Render Envoy's configuration."""
-    endpoints = tuple(grpc or [os.environ.get("EXTPROC_GRPC", "127.0.0.1:50051")])
+    addresses = grpc or [os.environ.get("EXTPROC_GRPC", "127.0.0.1:50051")]
     with _doors():
+        endpoints = _endpoints(addresses, workers)
         limit = policyset.load(policies).defaults.max_body_bytes if policies else Defaults().max_body_bytes
         if filter_only:
             text = render_filter(
@@ -239,6 +295,18 @@ def envoy(
         _print_json(yaml.safe_load(text))
     else:
         typer.echo(text, nl=False)
+
+
+def _endpoints(addresses: list[str], workers: int) -> tuple[str, ...]:
+    """Where the workers of each address listen."""
+    if workers > 1:
+        for address in addresses:
+            check_grpc_address(address)
+    endpoints = [each for address in addresses for each in worker_addresses(address, workers)]
+    twice = {each for each in endpoints if endpoints.count(each) > 1}
+    if twice:
+        raise SettingsInvalid(f"--grpc names {', '.join(sorted(twice))} twice; each process needs its own")
+    return tuple(endpoints)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,7 @@ from extproc.measure.tokens import Tokenizer
 from extproc.reload import PolicyFolder
 from extproc.server import ExternalProcessor, Server
 from extproc.session.admission import SessionSettings
-from extproc.settings import Settings
+from extproc.settings import Settings, WorkerPlace
 from extproc.state import LearnedFile
 from extproc.store.memory import MemoryStore
 from extproc.telemetry import Metrics, Tracing
@@ -38,24 +39,27 @@ from extproc.telemetry import Metrics, Tracing
 log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings) -> None:
-    """Run the sidecar until SIGTERM or SIGINT.
+async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
+    """Run the sidecar until SIGTERM or SIGINT; with a place also until its supervisor is gone.
 
+    `settings` are then those of `Settings.for_worker`.
     Raises `SettingsInvalid` or `PolicyFolderInvalid` before anything listens for Envoy.
     """
     stop = _stop_on_signal()
+    if place is not None:
+        _stop_without_supervisor(stop)
     release = version("extproc")
     metrics = Metrics(version=release)
     folder = PolicyFolder(settings.policies, on_failure=lambda: metrics.reload_failures.add(1))
     tokenizer, notices = _tokenizer(settings.vocab)
-    edge = _edge(settings, metrics, tokenizer, release)
+    edge = _edge(settings, metrics, tokenizer, Tracing(instance_id=_instance(place), version=release))
     learned = _learned(settings.state, edge)
     processor = ExternalProcessor(
         lambda: folder.current,
         edge,
         SessionSettings(native_usage=settings.native_usage, prices=Prices.bundled()),
     )
-    listener = admin.listen(settings)
+    listener = admin.listen(settings) if place is None else admin.listen_for_supervisor(place.admin_socket)
     server = Server(processor, settings)
     address = await server.start()
     admin_app = Admin(settings, folder, metrics, lambda: notices)
@@ -67,7 +71,9 @@ async def serve(settings: Settings) -> None:
         "serving",
         extra={
             "grpc": address,
-            "admin": "{}:{}".format(*listener.getsockname()[:2]),
+            "admin": "{}:{}".format(*listener.getsockname()[:2])
+            if place is None
+            else str(place.admin_socket),
             "revision": folder.current.revision,
             "usage": "native" if settings.native_usage else "stream",
         },
@@ -86,6 +92,8 @@ async def serve(settings: Settings) -> None:
     await asyncio.gather(listening, *followers, return_exceptions=True)
     if learned is not None:
         await learned.save()
+    if place is not None:
+        place.last_metrics.write_bytes(metrics.exposition())
     await _close(edge)
 
 
@@ -96,12 +104,29 @@ def _stop_on_signal() -> asyncio.Event:
     return stop
 
 
-def _edge(settings: Settings, metrics: Metrics, tokenizer: Tokenizer, release: str) -> Edge:
+def _stop_without_supervisor(stop: asyncio.Event) -> None:
+    """Standard input is a pipe that the supervisor alone holds open: its end is the supervisor's."""
+    loop = asyncio.get_running_loop()
+
+    def ended() -> None:
+        loop.remove_reader(sys.stdin)
+        log.error("the supervisor is gone; stopping")
+        stop.set()
+
+    loop.add_reader(sys.stdin, ended)
+
+
+def _instance(place: WorkerPlace | None) -> str:
+    """Who this is in spans; a worker's name outlives the process."""
+    return f"{os.uname().nodename}:{os.getpid() if place is None else place.name}"
+
+
+def _edge(settings: Settings, metrics: Metrics, tokenizer: Tokenizer, tracing: Tracing) -> Edge:
     return Edge(
         store=MemoryStore(),
         tokenizer=tokenizer,
         learned=LearnedOutputs(),
-        tracing=Tracing(instance_id=f"{os.uname().nodename}:{os.getpid()}", version=release),
+        tracing=tracing,
         metrics=metrics,
         pool=ThreadPoolExecutor(settings.threads, thread_name_prefix="understand"),
         clock_ns=time.time_ns,

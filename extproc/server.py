@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from extproc.policy.policyset import PolicySet
 from extproc.session.admission import SessionSettings
 from extproc.session.session import Session
 from extproc.settings import Settings
-from extproc.telemetry import Parent, parent_of
+from extproc.telemetry import Metrics, Parent, parent_of
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class ExternalProcessor:
         self._policies = policies
         self._edge = edge
         self._settings = settings
+        self.metrics = edge.metrics
         self.open_streams = 0
         self.access_log = edge.access_log
         self.idle = asyncio.Event()
@@ -145,6 +147,22 @@ def _parent(first: pb.ProcessingRequest, context: grpc.aio.ServicerContext[Any, 
     return parent_of(metadata, headers)
 
 
+class _Health(grpc_health.HealthServicer):  # type: ignore[misc]  # untyped there
+    """The health service; counts who asks, so that one can see whether Envoy knows of this process."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._metrics = metrics
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802  gRPC's name
+        """Answer as ever, and count."""
+        answer = await super().Check(request, context)
+        self._metrics.health_checks.add(
+            1, status=health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+        )
+        return answer
+
+
 class Server:
     """The listening server with its health service."""
 
@@ -153,7 +171,7 @@ class Server:
         self._settings = settings
         self._server = grpc.aio.server(options=_OPTIONS)
         self.address = settings.grpc
-        self._health = grpc_health.HealthServicer()
+        self._health = _Health(processor.metrics)
         self._server.add_generic_rpc_handlers(processor.handlers())
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
@@ -197,12 +215,14 @@ class Server:
 
         New streams are still served meanwhile: Envoy learns of NOT_SERVING at its next health check.
         """
+        ends_at = time.monotonic() + self._settings.drain_s
         await self._health.enter_graceful_shutdown()
         with contextlib.suppress(TimeoutError):
             # Envoy's access log may still tell of answers that ended early.
             await asyncio.wait_for(self._processor.over(), self._settings.drain_s)
         self._processor.access_log.close()
-        await self._server.stop(None)
+        # A stream that began while the last one ended is served too.
+        await self._server.stop(max(0.0, ends_at - time.monotonic()))
 
 
 def _pem(path: Path, flag: str) -> bytes:

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("intake", "accesslog"),
     ("exchange",),
     ("server", "admin", "leases"),
-    ("serve",),
+    ("serve", "workers"),
     ("cli",),
     ("__main__",),
 )

@@ -88,6 +88,9 @@ class Metrics:
         self.abandoned = Tally(
             meter, "ai_policy.abandoned", "{request}", "Clients that left before their verdict."
         )
+        self.health_checks = Tally(
+            meter, "ai_policy.health_checks", "{check}", "Health checks by gRPC that were answered."
+        )
         self.failures = Tally(meter, "ai_policy.failures", "{failure}", "What we failed to do.")
         # A counter that was never touched is not exported, and an alert on it would never fire.
         self.reload_failures = Tally(
@@ -122,7 +125,7 @@ class Metrics:
         self.decision_duration.record(duration_s, {"enforced_effect": enforced})
         if decision.enforced_effect is Effect.DENY:
             self.denials.add(1, policy=str(decision.determining or "none"), reason_code=reason)
-        for finding in decision.findings:
+        for finding in decision.spoken:
             if finding.would_deny:
                 self.divergence.add(1, policy=str(finding.policy))
         if decision.error_type:
