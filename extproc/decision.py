@@ -236,6 +236,7 @@ class Decision:
     started_at_ns: int  # Unix time
     decided_at_ns: int
     head: RequestHead  # without credentials and query
+    spoken: tuple[Finding, ...] = ()  # those of `findings` that say something: few, however many there are
     identity: Identity = field(default_factory=Identity)
     request: AIRequest | None = None  # None where it was denied before, or could not be, classified
     target_model: str = ""  # where the request goes upstream with another model than it asked for
@@ -249,7 +250,7 @@ class Decision:
     @property
     def would_deny(self) -> bool:
         """Whether a shadow policy would have denied what was allowed."""
-        return self.enforced_effect is Effect.ALLOW and any(f.would_deny for f in self.findings)
+        return self.enforced_effect is Effect.ALLOW and any(f.would_deny for f in self.spoken)
 
     @property
     def upstream_model(self) -> str:
@@ -259,7 +260,7 @@ class Decision:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the caller is told although the request passes."""
-        return tuple(finding.warning for finding in self.findings if finding.warning)
+        return tuple(finding.warning for finding in self.spoken if finding.warning)
 
     @property
     def reserved_tokens(self) -> int:

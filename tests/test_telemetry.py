@@ -61,7 +61,8 @@ def decision(**changes: Any) -> Decision:
         "request": AIRequest(api="openai_chat", provider="openai", operation="chat", model="gpt-4o-mini"),
         "tokens": TokenEstimate(input=8, estimator="tiktoken:o200k_base"),
     }
-    return Decision(**(values | changes))
+    values |= changes
+    return Decision(spoken=values["findings"], **values)
 
 
 def denied() -> Decision:

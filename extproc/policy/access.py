@@ -1,6 +1,6 @@
 """How access rules combine: a deny beats every allow, for every model the request names.
 
-Floor 1, pure. One rule's answer is `kinds.access_rule`'s.
+Floor 1, pure. One rule's answer is `kinds.access_rule`'s; which rules are asked at all, the index's.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from extproc.decision import Effect, Finding, Mode, Outcome
+from extproc.decision import Effect, Finding, Mode, Outcome, PolicyRef
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.policy import cel, facts
+from extproc.policy.index import Index
 from extproc.policy.kinds.access_rule import AccessRule, ask
 from extproc.policy.objects import PolicyObject
 
-Rules = tuple[PolicyObject[AccessRule], ...]
+Rules = Index[PolicyObject[AccessRule]]
+_Answers = dict[PolicyRef, Finding]
 
 _NO_ESTIMATES: Mapping[str, float] = MappingProxyType({})
 
@@ -24,7 +26,7 @@ _NO_ESTIMATES: Mapping[str, float] = MappingProxyType({})
 class Ruling:
     """What the rules say together; without a deny and without a model left over, the request may pass."""
 
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()  # a rule without one did not match
     deny: Finding | None = None
     grant: Finding | None = None  # what let the first model pass
     not_granted: str | None = None  # the first model that no rule allows
@@ -32,8 +34,8 @@ class Ruling:
 
 def rule_on_head(rules: Rules, request_facts: facts_pb2.Facts) -> Ruling:
     """Ask the rules that need only headers. A missing grant means nothing yet."""
-    activated = cel.activate(request_facts)
-    findings = tuple(ask(rule, activated) for rule in rules if rule.mode is not Mode.DISABLED)
+    candidates = rules.candidates(request_facts)
+    findings = tuple(_ask(candidates, cel.activate(request_facts)).values()) if candidates else ()
     return Ruling(findings=findings, deny=_first_deny(findings))
 
 
@@ -51,27 +53,43 @@ def rule_on_request(
     `activated` is `request_facts`, ready for CEL; they are about the first model. `estimates_usd` is what
     the request may cost with each model whose price is known.
     """
-    asked = [rule for rule in rules if rule.mode is not Mode.DISABLED]
-    findings: list[Finding] = list(early.findings)
-    grants: list[Finding | None] = []
+    early_grant = _first_grant(early.findings)
+    answers: dict[str, _Answers] = {}
     for model in models:
-        is_first = model == models[0]
-        about = activated if is_first else _about(request_facts, model, estimates_usd.get(model))
-        answers = [ask(rule, about, model=model) for rule in asked]
-        findings += answers
-        grants.append(_first_grant([*early.findings, *answers]))
+        if not answers:
+            answers[model] = _ask(rules.candidates(request_facts), activated, model)
+            continue
+        about = facts.about_model(request_facts, model, estimated_usd=estimates_usd.get(model))
+        candidates = rules.candidates(about)
+        answers[model] = _ask(candidates, cel.activate(about), model) if candidates else {}
+    findings = [*early.findings, *(finding for said in answers.values() for finding in said.values())]
+    grants = [
+        _first_grant([*([early_grant] if early_grant else []), *said.values()]) for said in answers.values()
+    ]
     missing = [model for model, grant in zip(models, grants, strict=True) if grant is None]
     return Ruling(
-        findings=tuple(_distinct(findings)),
+        findings=tuple(_distinct([*findings, *_silent_about(answers)])),
         deny=_first_deny(findings),
         grant=grants[0],
         not_granted=missing[0] if missing else None,
     )
 
 
-def _about(request_facts: facts_pb2.Facts, model: str, estimated_usd: float | None) -> object:
-    """The facts as they are with another model, ready for CEL."""
-    return cel.activate(facts.about_model(request_facts, model, estimated_usd=estimated_usd))
+def _ask(rules: Iterable[PolicyObject[AccessRule]], activated: object, model: str = "") -> _Answers:
+    """What each rule says that does not just not match."""
+    asked = ((rule.ref, ask(rule, activated, model=model)) for rule in rules)
+    return {ref: finding for ref, finding in asked if finding is not None}
+
+
+def _silent_about(answers: Mapping[str, _Answers]) -> Iterable[Finding]:
+    """The first model that a rule does not match, of rules that say something about another one."""
+    if len(answers) == 1:
+        return
+    spoken = {ref: finding.mode for said in answers.values() for ref, finding in said.items()}
+    for ref, mode in spoken.items():
+        silent = next((model for model, said in answers.items() if ref not in said), None)
+        if silent is not None:
+            yield Finding(policy=ref, outcome=Outcome.NOT_MATCHED, mode=mode, evaluated_model=silent)
 
 
 def _first_deny(findings: Iterable[Finding]) -> Finding | None:
@@ -90,5 +108,7 @@ def _first_grant(findings: Iterable[Finding]) -> Finding | None:
 
 def _distinct(findings: Iterable[Finding]) -> Iterable[Finding]:
     """One finding for each thing a rule said: a body may name a thousand models."""
-    seen = {(f.policy, f.outcome, f.effect): f for f in reversed(list(findings))}
-    return sorted(seen.values(), key=lambda finding: finding.policy)
+    first: dict[tuple[PolicyRef, Outcome], Finding] = {}
+    for finding in findings:
+        first.setdefault((finding.policy, finding.outcome), finding)
+    return (first[said] for said in sorted(first))

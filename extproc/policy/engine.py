@@ -30,6 +30,7 @@ from extproc.policy import access, cel, denials, estimates, facts, metering, siz
 from extproc.policy.access import Ruling
 from extproc.policy.findings import Findings
 from extproc.policy.kinds.identity import path_without, recognise
+from extproc.policy.metering import Substitution
 from extproc.policy.policyset import PolicySet
 from extproc.policy.spending import Measure
 
@@ -83,7 +84,7 @@ class Evaluation:
         self._caps = sizes.Assessment()
         self._substitution: Substitution | None = None
         self._grant: Finding | None = None  # what let the request pass before the limits
-        self._findings = Findings(policies)
+        self._findings = Findings(policies.roll)
         self._determining: Finding | None = None
         self._denial: Denial | None = None
         self._error_type = ""
@@ -141,6 +142,7 @@ class Evaluation:
             self._head, self._identity, None, self._tokens, self._at_ns, withheld=self._withheld
         )
         self._early = access.rule_on_head(rules, known)
+        self._findings.asked(rules)
         self._findings.add(*self._early.findings)
         return self._deny_by_rule(self._early.deny)
 
@@ -179,6 +181,7 @@ class Evaluation:
             self._early,
             estimates_usd=estimates_usd,
         )
+        self._findings.asked(self._policies.late_rules)
         self._findings.replace(ruling.findings)
         return self._deny_by_rule(ruling.deny) or self._pass(ruling) or self._check_caps()
 
@@ -220,10 +223,12 @@ class Evaluation:
 
     def _check_caps(self) -> Denial | None:
         """What one request may be at most; what a cap lowers holds for the limits too."""
-        caps = self._policies.request_caps
+        caps = self._policies.request_cap_index
         if not caps:
             return None
-        self._caps = sizes.assess(caps, self._activated, self._request, self._tokens)
+        candidates = caps.candidates(self._facts)
+        self._caps = sizes.assess(candidates, self._activated, self._request, self._tokens)
+        self._findings.asked(caps)
         self._findings.replace(self._caps.findings)
         failed = self._caps.deny
         if failed is not None:
@@ -266,13 +271,9 @@ class Evaluation:
         if found is None or self._request is None or self._substitution is not None:
             return None
         model = found.model.lower()
-        about = facts.about_model(
-            self._facts, model, estimated_usd=self._estimates_usd((model,)).get(model)
-        )
+        about = facts.about_model(self._facts, model, estimated_usd=self._estimates_usd((model,)).get(model))
         activated = cel.activate(about)
-        ruling = access.rule_on_request(
-            self._policies.late_rules, about, activated, (model,), self._early
-        )
+        ruling = access.rule_on_request(self._policies.late_rules, about, activated, (model,), self._early)
         is_granted = ruling.not_granted is None or self._policies.defaults.access is Effect.ALLOW
         if ruling.deny is not None or not is_granted:
             return None
@@ -296,6 +297,7 @@ class Evaluation:
         return replace(request, model=model), tokens
 
     def _deny_at_cap(self, policy: PolicyRef, refused: RequestRefused) -> Denial:
+        self._substitution = None
         denied = next(finding for finding in self._findings.of(policy) if finding.effect is Effect.DENY)
         return self._deny(denied, refused.status, f"{denied.message} {refused.message}")
 
@@ -314,7 +316,10 @@ class Evaluation:
             prices=self._prices,
             at_ns=self._at_ns,
         )
-        assessment = metering.assess(self._policies.limits, self._measure)
+        candidates = self._policies.limit_index.candidates(self._facts)
+        assessment = metering.assess(candidates, self._measure)
+        # A second try may concern others than the first.
+        self._findings.discard(self._policies.limits_by_ref)
         self._findings.replace(assessment.findings)
         self._grant = self._determining
         failed = assessment.deny
@@ -327,6 +332,7 @@ class Evaluation:
         """What the store answered, one outcome a charge; what was not counted is no outcome of ours."""
         self._outcomes = tuple(outcome for outcome in outcomes if not outcome.unavailable)
         self._uncounted = ()
+        self._findings.asked(self._policies.limit_index)
         findings = metering.read(self._policies.limits_by_ref, self._outcomes, self._measure)
         if self._substitution is not None:
             findings = metering.substituted(findings, self._substitution)
@@ -343,6 +349,7 @@ class Evaluation:
     def store_failed(self) -> Denial | None:
         """Nobody knows what was used: each limit's `onError` says what that means."""
         self._outcomes, self._uncounted = (), self._charges
+        self._findings.asked(self._policies.limit_index)
         return self._deny_uncounted(self._without_counter(self._charges))
 
     def _without_counter(self, charges: Iterable[Charge]) -> Finding | None:
@@ -383,8 +390,8 @@ class Evaluation:
         """The verdict with everything that led to it."""
         found = self._findings.all(self._determining)
         denial = self._denial
-        reason = denial.reason if denial else self._allowed_reason(found)
-        says_deny = any(finding.would_deny for finding in found) or (
+        reason = denial.reason if denial else self._allowed_reason(found.spoken)
+        says_deny = any(finding.would_deny for finding in found.spoken) or (
             denial is not None and reason not in _OURS
         )
         return Decision(
@@ -393,7 +400,8 @@ class Evaluation:
             enforced_effect=Effect.DENY if denial else Effect.ALLOW,
             reason=reason,
             determining=self._determining.policy if self._determining else None,
-            findings=found,
+            findings=found.findings,
+            spoken=found.spoken,
             revision=self._policies.revision,
             started_at_ns=self._started_at_ns,
             decided_at_ns=at_ns,
@@ -405,7 +413,7 @@ class Evaluation:
             outcomes=self._outcomes,
             uncounted=self._uncounted,
             denial=denial,
-            error_type=self._error_of(found, reason),
+            error_type=self._error_of(found.spoken, reason),
         )
 
     @staticmethod

@@ -45,6 +45,9 @@ class Index(Generic[T]):
         self._always: list[int] = []
         self._tables = self._tabulate([needs for _, needs in listed])
 
+    def __len__(self) -> int:
+        return len(self.items)
+
     def candidates(self, facts: facts_pb2.Facts) -> tuple[T, ...]:
         """The items whose match may be true or fail; every other one's is false."""
         if not self._tables:

@@ -6,7 +6,7 @@ Floor 1, pure. What a request takes of a unit is `spending`'s; what a limit is, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extproc.decision import (
     Charge,
@@ -156,6 +156,20 @@ def substitution(limits: Limits, outcomes: Iterable[ChargeOutcome]) -> Substitut
     if answer is None or not all(offered.values()):
         return None
     return Substitution(model=offered[answer.charge.policy], policy=answer.charge.policy)
+
+
+def substituted(findings: Iterable[Finding], by: Substitution) -> tuple[Finding, ...]:
+    """The findings of the second try: the limit that offered the model says that it is in use."""
+    return tuple(
+        replace(
+            finding,
+            reason=Reason.MODEL_SUBSTITUTED,
+            warning=f"{finding.policy} is used up: {by.model} answers",
+        )
+        if finding.policy == by.policy and finding.effect is Effect.ALLOW
+        else finding
+        for finding in findings
+    )
 
 
 def first_enforced_deny(findings: Iterable[Finding]) -> Finding | None:

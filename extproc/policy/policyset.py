@@ -20,6 +20,8 @@ from extproc.measure.overrides import Overrides
 from extproc.policy import documents, schema
 from extproc.policy.cel import Expression
 from extproc.policy.documents import Document
+from extproc.policy.findings import Roll
+from extproc.policy.index import Index
 from extproc.policy.kinds import KINDS
 from extproc.policy.kinds.access_rule import AccessRule
 from extproc.policy.kinds.api_key import ApiKey, KeyRing
@@ -44,6 +46,7 @@ _COST_FACTS = frozenset({"cost", "cost.estimated_usd"})
 _COUNTED_FACTS = _COST_FACTS | {"tokens", "tokens.input", "tokens.exact"}
 
 T = TypeVar("T", bound=Spec)
+M = TypeVar("M", AccessRule, RequestCap, LimitSpec)
 
 
 @dataclass(frozen=True)
@@ -86,19 +89,29 @@ class PolicySet:
         return tuple(sorted(sites, key=lambda site: (not site.hosts, -site.base_path.count("/"))))
 
     @cached_property
-    def early_rules(self) -> tuple[PolicyObject[AccessRule], ...]:
-        """The access rules that need only headers, by name."""
-        return tuple(rule for rule in _of(self.objects, AccessRule) if rule.spec.needs_only_headers)
+    def roll(self) -> Roll:
+        """The speakers, and what their silence means."""
+        return Roll(self.speakers)
 
     @cached_property
-    def late_rules(self) -> tuple[PolicyObject[AccessRule], ...]:
-        """The access rules that need the request, by name."""
-        return tuple(rule for rule in _of(self.objects, AccessRule) if not rule.spec.needs_only_headers)
+    def early_rules(self) -> Index[PolicyObject[AccessRule]]:
+        """The active access rules that need only headers, by name."""
+        return _index(rule for rule in _of(self.objects, AccessRule) if rule.spec.needs_only_headers)
+
+    @cached_property
+    def late_rules(self) -> Index[PolicyObject[AccessRule]]:
+        """The active access rules that need the request, by name."""
+        return _index(rule for rule in _of(self.objects, AccessRule) if not rule.spec.needs_only_headers)
 
     @cached_property
     def request_caps(self) -> tuple[PolicyObject[RequestCap], ...]:
         """By name."""
         return _of(self.objects, RequestCap)
+
+    @cached_property
+    def request_cap_index(self) -> Index[PolicyObject[RequestCap]]:
+        """The active ones."""
+        return _index(self.request_caps)
 
     @cached_property
     def needs_token_counts(self) -> bool:
@@ -131,6 +144,11 @@ class PolicySet:
     def limits_by_ref(self) -> Mapping[PolicyRef, Limit]:
         """The same, by name."""
         return MappingProxyType({limit.ref: limit for limit in self.limits})
+
+    @cached_property
+    def limit_index(self) -> Index[Limit]:
+        """The active ones."""
+        return _index(self.limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +271,11 @@ def _revision(contents: dict[str, bytes]) -> str:
 
 def _of(objects: Iterable[PolicyObject[Spec]], kind: type[T]) -> tuple[PolicyObject[T], ...]:
     return tuple(item for item in objects if isinstance(item.spec, kind))  # type: ignore[misc]  # narrowed by spec
+
+
+def _index(objects: Iterable[PolicyObject[M]]) -> Index[PolicyObject[M]]:
+    """The active objects by what their matches need."""
+    return Index((item, item.spec.match.needs) for item in objects if item.mode is not Mode.DISABLED)
 
 
 def _repeated(objects: list[PolicyObject[Spec]]) -> list[Problem]:

@@ -100,7 +100,7 @@ def limits(decision: Decision) -> tuple[LimitState, ...]:
     """Every enforced limit that this decision took from; a shadow limit is nobody's business yet."""
     return tuple(
         finding.limit
-        for finding in decision.findings
+        for finding in decision.spoken
         if finding.limit is not None and finding.mode is Mode.ENFORCE and finding.limit.reserved > 0
     )
 

@@ -29,8 +29,13 @@ Attributes = dict[str, AttributeValue]
 
 
 def decision_attributes(decision: Decision) -> Attributes:
-    """What a person needs to see of a verdict in Jaeger: short scalars, and one line a finding."""
-    determining = next((f for f in decision.findings if f.determining), None)
+    """What a person needs to see of a verdict in Jaeger: short scalars, and one line a finding.
+
+    Of more findings than a span has lines, those are left out that say nothing.
+    """
+    determining = next((f for f in decision.spoken if f.determining), None)
+    is_whole = len(decision.findings) <= MAX_FINDINGS
+    findings = decision.findings if is_whole else decision.spoken[:MAX_FINDINGS]
     attributes: Attributes = {
         "ai_policy.decision.id": decision.id,
         "ai_policy.decision.effect": decision.effect,
@@ -39,7 +44,7 @@ def decision_attributes(decision: Decision) -> Attributes:
         "ai_policy.decision.policy_revision": decision.revision,
         "ai_policy.decision.policies_evaluated": len(decision.findings),
         "ai_policy.decision.would_deny": decision.would_deny,
-        "ai_policy.findings": tuple(finding_line(f) for f in decision.findings[:MAX_FINDINGS]),
+        "ai_policy.findings": tuple(finding_line(f) for f in findings),
     }
     optional: dict[str, AttributeValue | None] = {
         "ai_policy.decision.determining_policy": str(decision.determining or "") or None,

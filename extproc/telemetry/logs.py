@@ -57,7 +57,7 @@ def decided(decision: Decision) -> None:
 
     Other allowed requests are in the spans.
     """
-    is_plain = decision.enforced_effect is Effect.ALLOW and decision.reason is Reason.ALLOWED
+    is_plain = decision.enforced_effect is Effect.ALLOW and decision.reason is not Reason.UNCLASSIFIED
     if is_plain and not decision.would_deny and not decision.error_type:
         return
     level = logging.ERROR if decision.error_type else logging.WARNING
@@ -70,7 +70,7 @@ def decided(decision: Decision) -> None:
             "enforced_effect": decision.enforced_effect.value,
             "reason_code": decision.reason.value,
             "policy": str(decision.determining or ""),
-            "would_deny": [str(f.policy) for f in decision.findings if f.would_deny],
+            "would_deny": [str(f.policy) for f in decision.spoken if f.would_deny],
             "identity": decision.identity.id,
             "team": decision.identity.team,
             "revision": decision.revision,

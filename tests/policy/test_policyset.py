@@ -285,7 +285,7 @@ def test_what_is_left_out_is_safe(load: Load) -> None:
     assert (policies.defaults.access, policies.defaults.unclassified) == ("deny", "deny")
     assert (limit.mode, limit.on_error, limit.key, limit.match.text) == (Mode.ENFORCE, "allow", (), "true")
     assert (limit.limit.per, limit.limit.size) == (5_400_000_000, 5)
-    assert policies.early_rules[0].spec.on_error == "deny"
+    assert policies.early_rules.items[0].spec.on_error == "deny"
 
 
 @pytest.mark.parametrize(

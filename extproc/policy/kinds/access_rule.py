@@ -35,8 +35,11 @@ class AccessRule(PolicySpec):
         )
 
 
-def ask(rule: PolicyObject[AccessRule], facts: Any, *, model: str = "") -> Finding:
-    """What one rule says about the activated facts; `model` is the name it was asked about."""
+def ask(rule: PolicyObject[AccessRule], facts: Any, *, model: str = "") -> Finding | None:
+    """What one rule says about the activated facts; None where it does not match.
+
+    `model` is the name it was asked about.
+    """
     spec = rule.spec
     result = spec.match.evaluate(facts)
     if isinstance(result, Failure):
@@ -50,7 +53,7 @@ def ask(rule: PolicyObject[AccessRule], facts: Any, *, model: str = "") -> Findi
             evaluated_model=model,
         )
     if not result:
-        return Finding(policy=rule.ref, outcome=Outcome.NOT_MATCHED, mode=rule.mode, evaluated_model=model)
+        return None
     is_deny = spec.effect is Effect.DENY
     return Finding(
         policy=rule.ref,
