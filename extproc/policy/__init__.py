@@ -4,5 +4,5 @@ Loading: `documents` (YAML with positions), `schema` (a document into a spec), `
 `cel` and `literals` (expressions), `policyset` (the folder as a whole).
 Deciding: `engine` walks one request through `kinds.identity`, `access` and `metering`, over
 `facts`; `denials` finds the words, `findings` keeps the reasons.
-Counting: `limits` is the arithmetic of every store, `accounting` the settlement table.
+Counting: `counters` is the arithmetic of every store, `accounting` the settlement table.
 """

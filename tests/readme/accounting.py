@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 
 from extproc.decision import Charge, ChargeOutcome, Decision, Effect, PolicyRef, Reason, TokenBucket, Unit
 from extproc.model import AIRequest, RequestHead, TokenEstimate, Usage
-from extproc.policy import accounting, denials, limits
+from extproc.policy import accounting, counters, denials
 from extproc.policy.accounting import Ending
-from extproc.policy.limits import Bucket
-from extproc.policy.lows import Lows
+from extproc.policy.counters import AnyCounter, Ticket
 from tests.readme.markdown import code, table
 
 SECOND_US = 1_000_000
@@ -102,48 +101,42 @@ def settlements() -> str:
 class Timeline:
     """One bucket of 600 tokens a minute that holds 300, and what happens to it."""
 
-    bucket: Bucket | None = None
     rows: list[tuple[str, str, int, int]]
-    lows: Lows = field(default_factory=Lows)
-    numbers: dict[str, int] = field(default_factory=dict)
+    counter: AnyCounter = field(default_factory=lambda: counters.unused(_asks(0).window))
+    tickets: dict[str, Ticket] = field(default_factory=dict)
 
     def reserve(self, at_s: int, who: str, amount: int) -> None:
         """Ask for `amount` and note the answer."""
-        charge = _charge(Unit.TOKENS, amount, rate=600, burst=300)
-        before = limits.used_at(self.bucket, charge.window.amount, at_s * SECOND_US)
-        if limits.fits(before, charge):
-            self.lows.look(before.used_scaled)
-            self.bucket, taken = limits.reserve(before, charge)
-            self.numbers[who] = len(self.rows)
-            self.lows.open(self.numbers[who], self.bucket.used_scaled)
-            self._note(at_s, f"{who} asks for {amount} and reserves {taken}")
+        at_us = at_s * SECOND_US
+        if self.counter.fits(_asks(amount), at_us):
+            outcome, self.tickets[who] = self.counter.reserve(_asks(amount), len(self.rows), at_us)
+            self._note(at_s, f"{who} asks for {amount} and reserves {outcome.reserved}")
             return
-        wait_us = limits.wait_us(before, charge, at_s * SECOND_US) or 0
-        self.bucket = before
+        wait_us = self.counter.wait_us(_asks(amount), at_us) or 0
         self._note(
             at_s, f"{who} asks for {amount} and is denied: try again in {denials.wait(wait_us // 1000)}"
         )
 
-    def settle(self, at_s: int, who: str, *, reserved: int, spent: int) -> None:
+    def settle(self, at_s: int, who: str, *, spent: int) -> None:
         """Replace what was reserved by what was spent."""
-        charge = _charge(Unit.TOKENS, reserved, rate=600, burst=300)
-        before = limits.used_at(self.bucket, charge.window.amount, at_s * SECOND_US)
-        self.bucket = limits.settle(
-            before, charge, self.lows, self.numbers[who], reserved=reserved, spent=spent, granted=True
-        )
-        back = (before.used_scaled - self.bucket.used_scaled) // charge.window.per_us
+        at_us, ticket = at_s * SECOND_US, self.tickets[who]
+        before = self.counter.used(_asks(0), at_us)
+        self.counter.settle(_asks(ticket.reserved), ticket, spent, at_us)
+        back = before - self.counter.used(_asks(0), at_us)
         said = f"{back} come back" if back >= 0 else f"{-back} more are taken"
-        self._note(at_s, f"{who} settles {spent} of {reserved}: {said}")
+        self._note(at_s, f"{who} settles {spent} of {ticket.reserved}: {said}")
 
     def look(self, at_s: int) -> None:
         """Note the bucket as time alone has left it."""
-        self.bucket = limits.used_at(self.bucket, 600, at_s * SECOND_US)
         self._note(at_s, "nobody came")
 
     def _note(self, at_s: int, words: str) -> None:
-        assert self.bucket is not None
-        used = -(-self.bucket.used_scaled // (60 * SECOND_US))
+        used = self.counter.used(_asks(0), at_s * SECOND_US)
         self.rows.append((f"{at_s} s", words, used, 300 - used))
+
+
+def _asks(amount: int) -> Charge:
+    return _charge(Unit.TOKENS, amount, rate=600, burst=300)
 
 
 def bucket() -> str:
@@ -151,10 +144,10 @@ def bucket() -> str:
     line = Timeline(rows=[])
     line.reserve(0, "A", 200)
     line.reserve(2, "B", 150)
-    line.settle(4, "A", reserved=200, spent=80)
+    line.settle(4, "A", spent=80)
     line.reserve(5, "B", 150)
     line.reserve(6, "C", 140)
-    line.settle(8, "B", reserved=150, spent=290)
+    line.settle(8, "B", spent=290)
     line.reserve(9, "C", 140)
     line.look(40)
     return table(("time", "what happens", "used", "left"), line.rows)

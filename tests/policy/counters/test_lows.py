@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.policy.lows import Lows
+from extproc.policy.counters.lows import Lows
 
 RATE = 3
 
