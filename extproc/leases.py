@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from extproc.errors import StoreUnavailable
-from extproc.exchange import Edge
+from extproc.edge import Edge
 
 # A third of a lease: two renewals may fail before it ends.
 PERIOD_S = 20.0

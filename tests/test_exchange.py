@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from extproc import exchange
+from extproc import edge
 from extproc.decision import Charge, ChargeOutcome
+from extproc.edge import Edge
 from extproc.errors import ProtocolViolation, StoreUnavailable
-from extproc.exchange import Edge, Exchange
+from extproc.exchange import Exchange
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.tokens import Tokenizer
 from extproc.model import AIRequest, TokenEstimate
@@ -499,13 +500,13 @@ async def test_a_body_that_takes_too_long_to_understand_is_denied_once(
 ) -> None:
     run = make(HEADERS, LARGE, deadline_s=0.01)
     may_understand = ThreadEvent()
-    plain = run.exchange._understood
+    plain = run.exchange._errands._understood
 
     def slow(action: Any) -> Any:
         may_understand.wait(30)
         return plain(action)
 
-    monkeypatch.setattr(run.exchange, "_understood", slow)
+    monkeypatch.setattr(run.exchange._errands, "_understood", slow)
     run.begin()
     written = list(await run.written(2))
     may_understand.set()
@@ -537,13 +538,13 @@ async def test_only_a_body_known_to_be_small_is_understood_on_the_event_loop(
     head = header_map(__method="POST", __path="/v1/chat/completions", **headers)
     run = make(pb.ProcessingRequest(request_headers=head), body)
     threads: list[int] = []
-    plain = run.exchange._understood
+    plain = run.exchange._errands._understood
 
     def noted(action: Any) -> Any:
         threads.append(get_ident())
         return plain(action)
 
-    monkeypatch.setattr(run.exchange, "_understood", noted)
+    monkeypatch.setattr(run.exchange._errands, "_understood", noted)
     run.begin()
     await run.written(2)
     run.stream.send(END)
@@ -725,7 +726,7 @@ async def test_a_queued_body_that_nobody_waits_for_is_never_understood(
     run = make(HEADERS, LARGE, deadline_s=30 if client_leaves else 0.01)
     pool_is_free = ThreadEvent()
     understood: list[Any] = []
-    monkeypatch.setattr(run.exchange, "_understood", understood.append)
+    monkeypatch.setattr(run.exchange._errands, "_understood", understood.append)
     run.edge.pool.submit(pool_is_free.wait, 30)
     run.begin()
     await run.written(1)
@@ -820,7 +821,7 @@ async def test_a_store_that_breaks_after_its_caller_left_is_on_record(
     await run.store.reserving.wait()
     await run.cancel()
 
-    with caplog.at_level(logging.ERROR, logger=exchange.__name__):
+    with caplog.at_level(logging.ERROR, logger=edge.__name__):
         run.store.may_reserve.set()
         await run.quiet()
 

@@ -32,6 +32,9 @@ def settled(
 ) -> None:
     """Remember what a whole answer came to: input, reasoning, size, and length if it ended by itself."""
     request = decision.request
+    if decision.target_model:
+        # Counted as one model's, and answered by another: it says little of either.
+        return
     if request is None or request.operation == "control" or settlement.basis is not Basis.PROVIDER:
         return
     calibration.teach(decision.tokens, request, settlement.usage.input_tokens or 0)
