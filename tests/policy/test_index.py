@@ -1,19 +1,27 @@
 """An index may leave out only what is false: nothing true, and nothing that fails."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.decision import Decision, Effect, PolicyRef
 from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.policy import cel, facts
 from extproc.policy.cel import Expression, Failure, Result, compile_expression
+from extproc.policy.engine import Evaluation
 from extproc.policy.index import Index
+from extproc.policy.kinds import KINDS
+from extproc.policy.kinds.defaults import Defaults
 from extproc.policy.needs import Fact
+from extproc.policy.objects import PolicyObject
+from extproc.policy.policyset import PolicySet
 
 HEAD = RequestHead(method="POST", host="h", path="/v1/chat/completions")
 REQUEST = AIRequest(api="openai_chat", provider="openai", operation="chat", model="a", models=("a",))
@@ -207,3 +215,68 @@ def test_an_equality_and_a_beginning_are_one_need() -> None:
 )  # fmt: skip
 def test_what_says_nothing_for_sure_needs_nothing(text: str) -> None:
     assert match(text).needs == ()
+
+
+# --- decisions
+
+_RULES = st.builds(
+    "effect: {}\nmatch: >-\n  {}\nonError: {}\nmode: {}".format,
+    st.sampled_from(["allow", "deny"]),
+    _MATCHES,
+    st.sampled_from(["allow", "deny"]),
+    st.sampled_from(["enforce", "shadow", "disabled"]),
+).map(lambda spec: ("AccessRule", spec))
+_LIMITS = st.builds(
+    "limit: {{requests: 5, per: 1m}}\nmatch: >-\n  {}\nonError: deny\nmode: {}".format,
+    _MATCHES,
+    st.sampled_from(["enforce", "shadow", "disabled"]),
+).map(lambda spec: ("RateLimit", spec))
+_FOLDERS = st.lists(st.one_of(_RULES, _LIMITS), min_size=1, max_size=8)
+
+
+def loaded(specs: Sequence[tuple[str, str]]) -> PolicySet:
+    written = {f"{kind}/{number}": (kind, spec) for number, (kind, spec) in enumerate(specs)}
+    objects = [
+        PolicyObject(
+            ref=PolicyRef(kind, name.lower().replace("/", "-")),
+            spec=KINDS[kind].model_validate_json(json.dumps(yaml.safe_load(spec)), context={}),
+            file="f", line=number, digest="",
+        )
+        for number, (name, (kind, spec)) in enumerate(written.items())
+    ]  # fmt: skip
+    lenient = Defaults(access=Effect.ALLOW)
+    defaults = PolicyObject(ref=PolicyRef("Defaults", "main"), spec=lenient, file="f", line=1, digest="")
+    return PolicySet("r", tuple(sorted([*objects, defaults], key=lambda item: item.ref)))
+
+
+def without_index(policies: PolicySet) -> PolicySet:
+    """The same policies, all of which are asked."""
+    plain = replace(policies)
+    for name in ("early_rules", "late_rules", "limit_index"):
+        vars(plain)[name] = Index((item, ()) for item in getattr(plain, name).items)
+    return plain
+
+
+def decide(policies: PolicySet, head: RequestHead, request: AIRequest) -> tuple[object, Decision]:
+    evaluation = Evaluation(policies, decision_id="d", head=head, at_ns=1_700_000_000 * 10**9)
+    denial = evaluation.check_headers() or evaluation.check_body(request, TokenEstimate(input=7), 0)
+    charges = denial or evaluation.charges(None)
+    if isinstance(charges, tuple):
+        evaluation.store_failed()
+    return charges, evaluation.decision(0)
+
+
+@given(
+    specs=_FOLDERS,
+    models=st.lists(st.sampled_from(["a", "ab", "b"]), min_size=1, max_size=3),
+    tier=st.sampled_from([None, "", "a"]),
+    tools=st.sampled_from([1] * 9 + [20_000]),
+)
+def test_a_decision_is_the_same_with_and_without_an_index(
+    specs: list[tuple[str, str]], models: list[str], tier: str | None, tools: int
+) -> None:
+    policies = loaded(specs)
+    head = replace(HEAD, headers={} if tier is None else {"x-tier": tier})
+    request = replace(REQUEST, model=models[0], models=tuple(models), tools=("t",) * tools)
+
+    assert decide(policies, head, request) == decide(without_index(policies), head, request)
