@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from extproc.decision import Decision, Settlement
+from extproc.errors import RequestRefused
+from extproc.formats.rewrite import rewrite
 from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
 from extproc.model import RequestHead, Source
@@ -36,6 +38,8 @@ from extproc.session.events import (
     RespondImmediately,
     ResponseBody,
     ResponseHeaders,
+    Rewrite,
+    Rewritten,
     Settle,
     StreamClosed,
     Understand,
@@ -124,7 +128,7 @@ class Playbook:
             else:
                 self.do(action)
 
-    def do(self, action: Action) -> None:
+    def do(self, action: Action) -> None:  # noqa: C901  a case an action
         """Do what the session wants, as the edge would."""
         match action:
             case Continue() | RespondImmediately():
@@ -166,8 +170,25 @@ class Playbook:
                 asyncio.run(
                     self.store.settle(action.reservation_id, action.settlement.amounts, self.now_ns // 1000)
                 )
+            case Rewrite():
+                self._advance(self._rewritten(action))
             case Record():
                 self._advance(Recorded(at_ns=self.now_ns))
+
+    def _rewritten(self, action: Rewrite) -> Rewritten:
+        try:
+            body = rewrite(
+                action.call,
+                action.head,
+                action.body,
+                is_decoded=action.is_decoded,
+                max_body_bytes=action.max_body_bytes,
+                model=action.model,
+                max_output_tokens=action.max_output_tokens,
+            )
+        except RequestRefused as refused:
+            return Rewritten(at_ns=self.now_ns, refused=refused)
+        return Rewritten(at_ns=self.now_ns, body=body)
 
     # --- the commonest lines of a conversation
 
