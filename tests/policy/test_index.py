@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.decision import Decision, Effect, PolicyRef
+from extproc.decision import Charge, ChargeOutcome, Decision, Effect, Outcome, PolicyRef
 from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.policy import cel, facts
@@ -280,3 +280,26 @@ def test_a_decision_is_the_same_with_and_without_an_index(
     request = replace(REQUEST, model=models[0], models=tuple(models), tools=("t",) * tools)
 
     assert decide(policies, head, request) == decide(without_index(policies), head, request)
+
+
+def full(charge: Charge) -> ChargeOutcome:
+    return ChargeOutcome(
+        charge=charge, granted=False, reserved=0, used=1, remaining=0, wait_us=1, reset_us=1, limit=1
+    )
+
+
+def test_a_second_try_forgets_limits_that_concern_the_first_one_alone() -> None:
+    limit = 'limit: {requests: 1}\nperiod: day\nmatch: target.model == "a"\nonExceed: {useModel: b}'
+    evaluation = Evaluation(loaded([("UsageCap", limit)]), decision_id="d", head=HEAD, at_ns=10**18)
+    evaluation.check_headers()
+    evaluation.check_body(REQUEST, TokenEstimate(input=7), 10**18)
+    charges = evaluation.charges(None)
+
+    assert isinstance(charges, tuple)
+    assert evaluation.check_limits(tuple(map(full, charges))) is not None
+    assert evaluation.substitute() == "b"
+    assert evaluation.charges(None) == ()
+    assert evaluation.check_limits(()) is None
+
+    said = {str(found.policy): found.outcome for found in evaluation.decision(10**18).findings}
+    assert said["UsageCap/usagecap-0"] is Outcome.NOT_MATCHED
