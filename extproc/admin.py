@@ -31,12 +31,16 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class AdminServer:
-    """Routes behind the guard, served over HTTP; what they answer is whoever's brings them."""
+    """Routes behind the guard, served over HTTP; what they answer is whoever's brings them.
 
-    def __init__(self, settings: Settings, routes: Sequence[BaseRoute]) -> None:
+    Without `is_guarded` whoever reaches the listener was let in elsewhere.
+    """
+
+    def __init__(self, settings: Settings, routes: Sequence[BaseRoute], *, is_guarded: bool = True) -> None:
         self._settings = settings
         app = Starlette(routes=routes)
-        app.add_middleware(BaseHTTPMiddleware, dispatch=self._guard)
+        if is_guarded:
+            app.add_middleware(BaseHTTPMiddleware, dispatch=self._guard)
         self.app = app
         config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
@@ -51,27 +55,54 @@ class AdminServer:
         self._server.should_exit = True
 
     async def _guard(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refuse a browser that was lured here (DNS rebinding), and readers without the token."""
+        """Refuse a browser that was lured here (DNS rebinding), and whoever needs the token and has none.
+
+        Readers need it where the port can be reached from elsewhere; who changes something always does:
+        in a pod, loopback is shared with the application.
+        """
         if self._settings.admin_is_loopback and not _is_loopback_host(request.headers.get("host", "")):
             return JSONResponse({"error": "the Host header is not this machine"}, status_code=421)
-        if request.method not in _READING and _is_from_another_site(request):
-            return JSONResponse({"error": "a page of another site may change nothing here"}, status_code=403)
-        token = self._settings.admin_token
-        if request.url.path in OPEN_PATHS or self._settings.admin_is_loopback:
+        is_reading = request.method in _READING
+        if not is_reading:
+            refused = self._refuse_writing(request)
+            if refused is not None:
+                return refused
+        is_open = request.url.path in OPEN_PATHS or self._settings.admin_is_loopback
+        if (is_reading and is_open) or self._has_token(request):
             return await call_next(request)
+        return JSONResponse({"error": "send EXTPROC_ADMIN_TOKEN as a bearer token"}, status_code=401)
+
+    def _refuse_writing(self, request: Request) -> Response | None:
+        if _is_from_another_site(request):
+            return JSONResponse({"error": "a page of another site may change nothing here"}, status_code=403)
+        if not self._settings.admin_token:
+            error = "changes need a bearer token; set EXTPROC_ADMIN_TOKEN to one"
+            return JSONResponse({"error": error}, status_code=403)
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            return JSONResponse({"error": "the content type must be application/json"}, status_code=415)
+        return None
+
+    def _has_token(self, request: Request) -> bool:
         scheme, _, sent = request.headers.get("authorization", "").partition(" ")
         # Header values arrive as Latin-1, whatever their bytes meant.
-        is_right = hmac.compare_digest(sent.strip().encode("latin-1"), token.encode())
-        if scheme.lower() != "bearer" or not is_right:
-            return JSONResponse({"error": "send EXTPROC_ADMIN_TOKEN as a bearer token"}, status_code=401)
-        return await call_next(request)
+        token = self._settings.admin_token.encode()
+        is_right = hmac.compare_digest(sent.strip().encode("latin-1"), token)
+        return scheme.lower() == "bearer" and is_right and bool(token)
 
 
 class Admin(AdminServer):
     """What one process says of itself."""
 
     def __init__(
-        self, settings: Settings, folder: PolicyFolder, metrics: Metrics, notices: Callable[[], list[str]]
+        self,
+        settings: Settings,
+        folder: PolicyFolder,
+        metrics: Metrics,
+        notices: Callable[[], list[str]],
+        *,
+        routes: Sequence[BaseRoute] = (),
+        is_guarded: bool = True,
     ) -> None:
         self._folder = folder
         self._metrics = metrics
@@ -83,7 +114,9 @@ class Admin(AdminServer):
                 Route("/readyz", self._readyz),
                 Route("/metrics", self._exposition),
                 Route("/policies", self._policies),
+                *routes,
             ],
+            is_guarded=is_guarded,
         )
 
     async def _healthz(self, _: Request) -> Response:

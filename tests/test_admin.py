@@ -181,8 +181,20 @@ async def test_an_unknown_path_is_not_found(local: Running, path: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-async def test_what_is_only_read_cannot_be_written(local: Running, path: str, method: str) -> None:
-    assert (await local.ask(path, method=method)).status == 405
+async def test_what_is_only_read_cannot_be_written(start: Start, path: str, method: str) -> None:
+    running = await start(admin_token=TOKEN)
+    headers = {"authorization": f"Bearer {TOKEN}", "content_type": "application/json"}
+
+    assert (await running.ask(path, method=method, **headers)).status == 405
+    assert (await running.ask(path, method=method, content_type="application/json")).status == 401
+    assert (await running.ask(path, method=method, authorization=f"Bearer {TOKEN}")).status == 415
+
+
+async def test_without_a_token_nobody_writes_even_on_loopback(local: Running) -> None:
+    answer = await local.ask("/counters/reset", method="POST", content_type="application/json")
+
+    assert answer.status == 403
+    assert "EXTPROC_ADMIN_TOKEN" in answer.json["error"]
 
 
 # --- who may ask
