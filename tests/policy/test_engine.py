@@ -6,6 +6,8 @@ import pytest
 
 from extproc.decision import Charge, ChargeOutcome, Decision, Denial, Effect, Finding, Mode, Outcome, Reason
 from extproc.errors import RequestRefused
+from extproc.measure.overrides import NO_PRICES, PriceBook
+from extproc.measure.prices import Prices
 from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
 from extproc.policy.engine import Evaluation
 from extproc.policy.policyset import PolicySet
@@ -35,6 +37,7 @@ class Asked:
     tokens: TokenEstimate = field(default_factory=lambda: TokenEstimate(input=100, max_output=1000))
     is_classified: bool = True
     expected: int | None = None
+    provider: str = "openai"
 
     @property
     def head(self) -> RequestHead:
@@ -45,7 +48,7 @@ class Asked:
         if not self.is_classified:
             return None
         return AIRequest(
-            api="openai_chat", provider="openai", operation=self.operation, model=self.model,
+            api="openai_chat", provider=self.provider, operation=self.operation, model=self.model,
             models=self.models or (self.model,), choices=self.choices, max_output_tokens=self.declared,
         )  # fmt: skip
 
@@ -53,14 +56,17 @@ class Asked:
 class Gateway:
     """Runs whole evaluations against one store."""
 
-    def __init__(self, policies: PolicySet) -> None:
+    def __init__(self, policies: PolicySet, prices: PriceBook = NO_PRICES) -> None:
         self.policies = policies
+        self.prices = prices
         self.store = MemoryStore()
         self.count = 0
 
     def start(self, asked: Asked) -> Evaluation:
         self.count += 1
-        return Evaluation(self.policies, decision_id=f"d{self.count}", head=asked.head, at_ns=AT_NS)
+        return Evaluation(
+            self.policies, decision_id=f"d{self.count}", head=asked.head, at_ns=AT_NS, prices=self.prices
+        )
 
     def ask(self, asked: Asked | None = None) -> Decision:
         asked = asked or Asked()
@@ -624,7 +630,10 @@ def test_a_deadline_before_anything_was_asked_still_makes_a_decision(load: Load)
     ],
 )
 def test_the_sample_policies_know_the_demo_caller(samples: PolicySet, model: str, reason: Reason) -> None:
-    decision = Gateway(samples).ask(Asked(model, headers={"authorization": "Bearer sk-demo"}))
+    prices = samples.prices.over(Prices.bundled())
+    provider = "anthropic" if model.startswith("claude-") else "openai"
+    asked = Asked(model, provider=provider, headers={"authorization": "Bearer sk-demo"})
+    decision = Gateway(samples, prices).ask(asked)
 
     assert decision.reason is reason
     assert (decision.identity.user, decision.identity.team) == ("demo", "demo")
@@ -635,7 +644,8 @@ def test_the_sample_policies_turn_strangers_away(samples: PolicySet) -> None:
     assert denied(Gateway(samples).ask()).status == 401
 
 
-def test_the_sample_policies_try_a_limit_in_shadow(samples: PolicySet) -> None:
+def test_the_sample_policies_try_limits_in_shadow(samples: PolicySet) -> None:
     assert [str(item.ref) for item in samples.limits if item.mode is Mode.SHADOW] == [
-        "RateLimit/user-output-trial"
+        "RateLimit/user-output-trial",
+        "UsageCap/claude-day",
     ]

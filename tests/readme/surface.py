@@ -76,7 +76,18 @@ def kinds() -> str:
     """The fields of each kind's `spec`; those without a default are marked."""
     rows = [
         (code(name), _fields(KINDS[name]))
-        for name in ("Identity", "ApiKey", "AccessRule", "RateLimit", "Provider", "Price", "Defaults")
+        for name in (
+            "Identity",
+            "ApiKey",
+            "AccessRule",
+            "RequestCap",
+            "ConcurrencyLimit",
+            "RateLimit",
+            "UsageCap",
+            "Provider",
+            "Price",
+            "Defaults",
+        )
     ]
     assert len(rows) == len(KINDS)
     return table(("kind", "fields of `spec`, * = required"), rows)
@@ -84,7 +95,18 @@ def kinds() -> str:
 
 def policies() -> str:
     """The sample policies, every file as it is."""
-    order = ("identity", "key-demo", "access", "limits", "providers", "prices", "defaults")
+    order = (
+        "identity",
+        "key-demo",
+        "access",
+        "request-caps",
+        "concurrency",
+        "limits",
+        "caps",
+        "providers",
+        "prices",
+        "defaults",
+    )
     files = [(ROOT / "policies" / f"{name}.yaml").read_text() for name in order]
     assert len(files) == len(list((ROOT / "policies").glob("*.yaml")))
     return fenced("---\n".join(files), "yaml")
