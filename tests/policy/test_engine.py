@@ -613,6 +613,88 @@ def test_a_deadline_before_anything_was_asked_still_makes_a_decision(load: Load)
     assert {item.outcome for item in evaluation.decision(AT_NS).findings} == {Outcome.NOT_RUN}
 
 
+# --- caps and concurrency
+
+PRICED = ("Price", "m", "{models: [m], usdPerMillion: {input: 1, output: 8}}")
+
+
+def capped(load: Load, *objects: tuple[str, str, str]) -> Gateway:
+    policies = load(OPEN, PRICED, *objects)
+    return Gateway(policies, policies.prices.over(Prices()))
+
+
+def test_a_cap_that_is_used_up_denies_until_its_period_ends(load: Load) -> None:
+    gateway = capped(load, ("UsageCap", "day", "limit: {requests: 1}\nperiod: day"))
+    gateway.ask()
+
+    denial = denied(gateway.ask())
+
+    # At 08:00 UTC sixteen hours are left of the day.
+    assert (denial.status, denial.reason, denial.retry_after_ms) == (429, Reason.CAP_REACHED, 57_600_000)
+    assert denial.message == (
+        "Usage cap reached: UsageCap/day on requests. Limit 1 per day (UTC), Used 1, Requested 1. "
+        "It resets at 2027-01-16T00:00:00Z."
+    )
+
+
+@pytest.mark.parametrize(
+    "spec", ["limit: {costUsd: 0.0009}\nperiod: month", "limit: {costUsd: 0.0009}\nrolling: 1d"]
+)
+def test_what_never_fits_a_budget_is_told_how_much_output_would(load: Load, spec: str) -> None:
+    denial = denied(capped(load, ("UsageCap", "tiny", spec)).ask(Asked(declared=1000)))
+
+    assert (denial.status, denial.reason) == (413, Reason.REQUEST_EXCEEDS_LIMIT)
+    assert denial.retry_after_ms is None
+    assert denial.message == (
+        "This request needs $0.0081, and UsageCap/tiny never holds more than $0.0009. "
+        "Trying again does not help; an output limit (max_tokens) of at most 100 would."
+    )
+
+
+def test_a_budget_takes_what_it_has_left_where_nothing_was_declared(load: Load) -> None:
+    gateway = capped(load, ("UsageCap", "small", "limit: {costUsd: 0.0009}\nperiod: month"))
+    decision = gateway.ask()
+
+    state = finding(decision, "UsageCap/small").limit
+    assert state is not None
+    assert (state.requested, state.reserved, state.remaining) == (108_000, 900_000, 0)
+
+
+def test_a_budget_denies_what_it_has_no_price_for_and_says_so(load: Load) -> None:
+    gateway = capped(load, ("UsageCap", "month", "limit: {costUsd: 5}\nperiod: month"))
+
+    decision = gateway.ask(Asked("other"))
+
+    assert denied(decision).status == 403
+    assert denied(decision).message == (
+        "UsageCap/month could not be evaluated for this request, and denies it then. "
+        'UsageCap/month counts dollars, and no price is known for model "other".'
+    )
+    assert decision.error_type == "policy_error"
+
+
+def test_too_many_at_once_are_told_to_come_back_in_a_second(load: Load) -> None:
+    gateway = capped(load, ("ConcurrencyLimit", "two", "max: 2"))
+    first, _ = gateway.ask(), gateway.ask()
+
+    denial = denied(gateway.ask())
+    assert (denial.status, denial.reason, denial.retry_after_ms) == (429, Reason.CONCURRENCY_LIMITED, 1000)
+
+    asyncio.run(gateway.store.settle(first.id, {}, AT_NS // 1000))
+    assert gateway.ask().enforced_effect is Effect.ALLOW
+
+
+def test_a_warning_is_in_the_finding_of_its_cap(load: Load) -> None:
+    gateway = capped(load, ("UsageCap", "day", "limit: {requests: 5}\nperiod: day\nwarnAt: [0.8]"))
+
+    warnings = [finding(gateway.ask(), "UsageCap/day").warning for _ in range(5)]
+
+    assert warnings[:3] == ["", "", ""]
+    assert warnings[3:] == [
+        f"UsageCap/day has used {percent} % of 5 requests until 2027-01-16T00:00:00Z" for percent in (80, 100)
+    ]
+
+
 # --- the samples
 
 
