@@ -31,8 +31,8 @@ _LONGEST_DELAY_S = 5.0
 _STEADY_S = 30.0
 # After the drain: settling what is open, and two tries to export the last spans, 10 s each.
 _AFTER_DRAIN_S = 25.0
-# For a start, and for Envoy's next health check (every 2 s as rendered).
-_BACK_S = 60.0
+_BACK_S = 60.0  # a start takes two seconds
+_SEEN_S = 30.0  # Envoy checks every two seconds, as rendered
 _POLL_S = 0.1
 # What a crashed worker counted since the last look is lost.
 _LOOK_S = 5.0
@@ -54,7 +54,11 @@ class Supervisor:
         self._lifeline = -1
 
     async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; returns the exit code. Raises `SettingsInvalid`."""
+        """Serve until SIGTERM or SIGINT; returns the exit code.
+
+        Raises `SettingsInvalid` or `PolicyFolderInvalid` before any worker is started.
+        """
+        policyset.load(self._settings.policies)
         listener = admin.listen(self._settings)
         self._lifeline, held = os.pipe()
         try:
@@ -105,11 +109,7 @@ class Supervisor:
 
     async def _run_workers(self, group: asyncio.TaskGroup) -> None:
         """Return when all have ended."""
-        # The first one alone: what it finds unusable is said once.
-        first, *others = self.workers
-        keeping = [group.create_task(self._keep(first))]
-        await self._until(lambda: first.is_ready)
-        keeping += [group.create_task(self._keep(worker)) for worker in others]
+        keeping = [group.create_task(self._keep(worker)) for worker in self.workers]
         if await self._until(lambda: all(worker.is_ready for worker in self.workers)):
             self._is_up = True
             log.info("workers serve", extra={"endpoints": [worker.endpoint for worker in self.workers]})
@@ -191,17 +191,23 @@ class Supervisor:
 
     async def _replace(self, worker: Worker) -> str:
         """End it in order and see the next one in its place; what went wrong, or nothing."""
+        if await worker.is_seen_by_envoy() and not await self._until(
+            lambda: self._are_seen_beside(worker), within_s=_SEEN_S
+        ):
+            return "Envoy checks the health of this one and not of all others"
         log.info("restarting worker", extra={"worker": worker.number})
         leaving = worker.pid
-        is_known = await worker.is_seen_by_envoy()
         worker.is_leaving = True
         worker.replacements += 1
         await worker.stop(self._settings.drain_s + _AFTER_DRAIN_S)
         if not await self._until(lambda: worker.is_ready and worker.pid != leaving, within_s=_BACK_S):
             return "it did not come back"
-        if is_known and not await self._until(worker.is_seen_by_envoy, within_s=_BACK_S):
-            return "Envoy, which checked its predecessor's health, does not check its own"
         return ""
+
+    async def _are_seen_beside(self, worker: Worker) -> bool:
+        """Whether Envoy sends requests to all others, those included that have just been started."""
+        others = [other for other in self.workers if other is not worker and other.is_ready]
+        return all(await asyncio.gather(*(other.is_seen_by_envoy() for other in others)))
 
     async def _until(
         self, is_so: Callable[[], bool | Awaitable[bool]], *, within_s: float | None = None
