@@ -17,7 +17,7 @@ from extproc.decision import Mode, PolicyRef
 from extproc.errors import PolicyFolderInvalid, Problem
 from extproc.formats import providers
 from extproc.measure.overrides import Overrides
-from extproc.policy import documents, schema
+from extproc.policy import documents, lints, schema
 from extproc.policy.cel import Expression
 from extproc.policy.documents import Document
 from extproc.policy.findings import Roll
@@ -179,9 +179,9 @@ def load(folder: Path) -> PolicySet:
         problems += wrong
         if loaded is not None:
             objects.append(loaded)
-    problems += _repeated(objects)
+    problems += lints.repeated(objects)
     # A file that did not load may hold what seems to be missing.
-    problems += [] if problems else _incomplete(folder, objects)
+    problems += [] if problems else lints.incomplete(folder, objects)
     if problems:
         raise PolicyFolderInvalid(tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column))))
     objects.sort(key=lambda item: item.ref)
@@ -276,44 +276,3 @@ def _of(objects: Iterable[PolicyObject[Spec]], kind: type[T]) -> tuple[PolicyObj
 def _index(objects: Iterable[PolicyObject[M]]) -> Index[PolicyObject[M]]:
     """The active objects by what their matches need."""
     return Index((item, item.spec.match.needs) for item in objects if item.mode is not Mode.DISABLED)
-
-
-def _repeated(objects: list[PolicyObject[Spec]]) -> list[Problem]:
-    """Names, keys and rules that are there twice, and kinds that may be there once."""
-    first: dict[object, PolicyObject[Spec]] = {}
-    problems: list[Problem] = []
-    for item in objects:
-        for identity, message in _identities(item):
-            earlier = first.setdefault(identity, item)
-            if earlier is not item:
-                text = message.format(item=item.ref, earlier=f"{earlier.ref} ({earlier.file}:{earlier.line})")
-                problems.append(Problem(item.file, item.line, 1, text))
-    return problems
-
-
-def _identities(item: PolicyObject[Spec]) -> list[tuple[object, str]]:
-    """What no other object may share, with what to say if one does."""
-    found: list[tuple[object, str]] = [
-        (item.ref, "{item} is there twice; first as {earlier}. A name is unique per kind")
-    ]
-    spec = item.spec
-    if isinstance(spec, Defaults | Identity):
-        found.append((type(spec), "{item} is one too many; a folder holds one and has {earlier}"))
-    if isinstance(spec, ApiKey):
-        found.append((spec.sha256, "{item} has the same sha256 as {earlier}; whose key is it?"))
-    if isinstance(spec, AccessRule):
-        rule = (AccessRule, spec.effect, spec.match.text, spec.mode, spec.on_error)
-        found.append((rule, "{item} says the same as {earlier} and can never matter"))
-    if isinstance(spec, Price):
-        for model in spec.models:
-            priced = (Price, spec.provider, model, spec.from_)
-            found.append((priced, f"{{item}} has a price of {model} from the same day on as {{earlier}}"))
-    return found
-
-
-def _incomplete(folder: Path, objects: list[PolicyObject[Spec]]) -> list[Problem]:
-    if any(isinstance(item.spec, Defaults) for item in objects):
-        return []
-    what = "there is no Defaults object" if objects else "there is no policy file"
-    message = f"{what}; a folder needs exactly one object of kind Defaults, in a .yaml or .yml file"
-    return [Problem(str(folder), 0, 0, message)]
