@@ -101,12 +101,14 @@ class Admin(AdminServer):
         metrics: Metrics,
         notices: Callable[[], list[str]],
         *,
+        is_ready: Callable[[], bool] = lambda: True,
         routes: Sequence[BaseRoute] = (),
         is_guarded: bool = True,
     ) -> None:
         self._folder = folder
         self._metrics = metrics
         self._notices = notices
+        self._is_ready = is_ready
         super().__init__(
             settings,
             [
@@ -123,16 +125,18 @@ class Admin(AdminServer):
         return PlainTextResponse("ok\n")
 
     async def _readyz(self, _: Request) -> Response:
-        """Ready while a revision is in force; a failed reload is said, and does not take traffic away."""
+        """Ready while requests can be decided; a failed reload is said, and does not take traffic away."""
         status = self._folder.status
+        is_ready = self._is_ready()
         return JSONResponse(
-            {
-                "ready": True,
+            status_code=200 if is_ready else 503,
+            content={
+                "ready": is_ready,
                 "revision": self._folder.current.revision,
                 "last_reload_ok": status.ok,
                 "problems": list(status.problems),
                 "notices": self._notices(),
-            }
+            },
         )
 
     async def _exposition(self, _: Request) -> Response:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from extproc.errors import StoreUnavailable
 from extproc.edge import Edge
+from extproc.errors import StoreUnavailable
 
 # A third of a lease: two renewals may fail before it ends.
 PERIOD_S = 20.0

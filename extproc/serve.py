@@ -15,25 +15,29 @@ import sys
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from extproc import admin
+from extproc import admin, leases
 from extproc.admin import Admin
+from extproc.budgets import Budgets
+from extproc.edge import Edge
 from extproc.errors import VocabularyMissing
-from extproc.exchange import Edge
+from extproc.keeping import Keeping
+from extproc.ledger.base import Change
 from extproc.measure import vocab
 from extproc.measure.counts import CountCache
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
+from extproc.policy.policyset import Difference, PolicySet
 from extproc.reload import PolicyFolder
-from extproc.server import ExternalProcessor, Server
+from extproc.server import ExternalProcessor, Server, new_decision_id
 from extproc.session.admission import SessionSettings
 from extproc.settings import Settings, WorkerPlace
 from extproc.state import LearnedFile
-from extproc.store.memory import MemoryStore
 from extproc.telemetry import Metrics, Tracing
 
 log = logging.getLogger(__name__)
@@ -52,7 +56,12 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     metrics = Metrics(version=release)
     folder = PolicyFolder(settings.policies, on_failure=lambda: metrics.reload_failures.add(1))
     tokenizer, notices = _tokenizer(settings.vocab)
-    edge = _edge(settings, metrics, tokenizer, Tracing(instance_id=_instance(place), version=release))
+    keeping = Keeping(settings)
+    await keeping.start()
+    metrics.watch(*keeping.figures())
+    tracing = Tracing(instance_id=_instance(place), version=release)
+    edge = _edge(settings, keeping, metrics, tokenizer, tracing)
+    folder.on_change = partial(_tell_change, edge)
     learned = _learned(settings.state, edge)
     processor = ExternalProcessor(
         lambda: folder.current,
@@ -62,8 +71,26 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     listener = admin.listen(settings) if place is None else admin.listen_for_supervisor(place.admin_socket)
     server = Server(processor, settings)
     address = await server.start()
-    admin_app = Admin(settings, folder, metrics, lambda: notices)
-    followers = [_beside(folder.follow(), "the policy folder is no longer followed", notices)]
+    budgets = Budgets(
+        policies=lambda: folder.current,
+        store=edge.store,
+        ledger=edge.ledger,
+        clock_ns=edge.clock_ns,
+        new_id=new_decision_id,
+    )
+    admin_app = Admin(
+        settings,
+        folder,
+        metrics,
+        lambda: [*notices, *keeping.notices()],
+        is_ready=lambda: keeping.is_writing or folder.current.defaults.audit != "required",
+        routes=budgets.routes(),
+        is_guarded=place is None,
+    )
+    followers = [
+        _beside(folder.follow(), "the policy folder is no longer followed", notices),
+        _beside(leases.keep(edge), "leases are no longer renewed", notices),
+    ]
     if learned is not None:
         followers.append(_beside(learned.keep(), "what is learned is no longer saved", notices))
     listening = _beside(admin_app.serve(listener), "the admin port is no longer served", notices)
@@ -94,7 +121,7 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
         await learned.save()
     if place is not None:
         place.last_metrics.write_bytes(metrics.exposition())
-    await _close(edge)
+    await _close(edge, keeping)
 
 
 def _stop_on_signal() -> asyncio.Event:
@@ -121,9 +148,27 @@ def _instance(place: WorkerPlace | None) -> str:
     return f"{os.uname().nodename}:{os.getpid() if place is None else place.name}"
 
 
-def _edge(settings: Settings, metrics: Metrics, tokenizer: Tokenizer, tracing: Tracing) -> Edge:
+def _tell_change(edge: Edge, loaded: PolicySet, change: Difference) -> None:
+    """A new revision is a record, with the objects that it changes."""
+    if edge.ledger is None:
+        return
+    at_ns = edge.clock_ns()
+    activated = Change(
+        change_id=new_decision_id(at_ns),
+        at_ns=at_ns,
+        action="policies_activated",
+        subject=loaded.revision,
+        details={"change": str(change)},
+    )
+    edge.ledger.changed(activated)
+
+
+def _edge(
+    settings: Settings, keeping: Keeping, metrics: Metrics, tokenizer: Tokenizer, tracing: Tracing
+) -> Edge:
     return Edge(
-        store=MemoryStore(),
+        store=keeping.store,
+        ledger=keeping.journal,
         tokenizer=tokenizer,
         learned=LearnedOutputs(),
         tracing=tracing,
@@ -142,7 +187,14 @@ def _learned(folder: Path | None, edge: Edge) -> LearnedFile | None:
     def failed() -> None:
         edge.metrics.failures.add(1, error_type="state_not_written")
 
-    learned = LearnedFile(folder, edge.learned, edge.reasoning, edge.calibration, on_failure=failed)
+    learned = LearnedFile(
+        folder,
+        edge.learned,
+        edge.reasoning,
+        edge.calibration,
+        bytes_per_token=edge.access_log.bytes_per_token,
+        on_failure=failed,
+    )
     learned.load()
     return learned
 
@@ -161,9 +213,9 @@ def _beside(work: Coroutine[Any, Any, None], loss: str, notices: list[str]) -> a
     return task
 
 
-async def _close(edge: Edge) -> None:
+async def _close(edge: Edge, keeping: Keeping) -> None:
     edge.pool.shutdown()
-    await edge.store.close()
+    await keeping.close()
     edge.tracing.close()
     edge.metrics.close()
 

@@ -21,8 +21,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health  # type: ignore[attr-defined]  # the stubs are older
 
 from extproc import wire
+from extproc.edge import Edge
 from extproc.errors import SettingsInvalid
-from extproc.exchange import Edge, Exchange
+from extproc.exchange import Exchange
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.policy.policyset import PolicySet
 from extproc.session.admission import SessionSettings

@@ -132,7 +132,12 @@ def test_the_version_is_the_packages() -> None:
 
 @pytest.mark.parametrize("command", ["serve", "check", "envoy", "vocab"])
 def test_help_of_a_command_names_no_secret_of_the_environment(command: str) -> None:
-    said = extproc(command, "--help", EXTPROC_ADMIN_TOKEN=TOKEN, EXTPROC_POLICIES="/tmp/x")
+    secrets = {
+        "EXTPROC_ADMIN_TOKEN": TOKEN,
+        "EXTPROC_STORE": f"redis://:{TOKEN}@h",
+        "EXTPROC_LEDGER": f"postgresql://u:{TOKEN}@h/db",
+    }
+    said = extproc(command, "--help", EXTPROC_POLICIES="/tmp/x", **secrets)
 
     assert said.code == 0
     assert TOKEN not in said.out + said.err
@@ -248,9 +253,26 @@ def test_envoy_takes_its_settings_from_the_environment(good: Path) -> None:
     assert "54321" in said.out
 
 
+def test_envoy_gets_an_endpoint_for_every_worker() -> None:
+    said = extproc("envoy", "--grpc", "unix:/run/a.sock", "--grpc", "unix:/run/b.sock", "--workers", "2")
+    cluster = next(
+        each
+        for each in yaml.safe_load(said.out)["static_resources"]["clusters"]
+        if each["name"] == "ai_policy"
+    )
+    (locality,) = cluster["load_assignment"]["endpoints"]
+    paths = [each["endpoint"]["address"]["pipe"]["path"] for each in locality["lb_endpoints"]]
+
+    assert paths == ["/run/a.0.sock", "/run/a.1.sock", "/run/b.0.sock", "/run/b.1.sock"]
+    assert extproc("envoy", EXTPROC_WORKERS="2", EXTPROC_GRPC="h:7").out.count("port_value: 8}") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
+        (["--grpc", "h:1", "--grpc", "h:2", "--workers", "2"], "h:2 twice"),
+        (["--grpc", "h:65535", "--workers", "2"], "h:65536"),
+        (["--grpc", "nowhere", "--workers", "2"], "nowhere"),
         (["--grpc", "nowhere"], "nowhere"),
         (["--gateway-port", "70000"], "--gateway-port"),
         (["--admin-port", "-1"], "--admin-port"),
@@ -381,6 +403,14 @@ UNUSABLE: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ["--tls-cert", __file__, "--tls-key", __file__],
         ("--tls-cert", "--tls-key", "PEM"),
     ),
+    "a store that is none": (
+        ["--store", f"mysql://u:{TOKEN}@h"],
+        ("--store", "EXTPROC_STORE", "redis://"),
+    ),
+    "a ledger that is none": (
+        ["--ledger", f"mysql://u:{TOKEN}@h"],
+        ("--ledger", "EXTPROC_LEDGER", "sqlite:PATH"),
+    ),
     "a public admin port without a token": (["--admin-host", "0.0.0.0"], ("EXTPROC_ADMIN_TOKEN",)),
 }
 
@@ -393,6 +423,7 @@ def test_serve_with_a_setting_that_cannot_be_used_names_it_and_ends_with_2(good:
 
     assert said.code == 2
     assert [word for word in named if word not in said.err] == []
+    assert TOKEN not in said.err
 
 
 # --- serve that does
@@ -452,7 +483,7 @@ def test_serve_without_vocabularies_says_so_and_marks_what_it_estimates(good: Pa
             spans = receiver.wait_for(lambda seen: any(span.name == "ai_policy.decide" for span in seen))
         said = records(process)
 
-    (notice,) = json.loads(ready)["notices"]
+    (notice,) = [each for each in json.loads(ready)["notices"] if "vocab" in each]
     assert json.loads(ready)["ready"] is True
     assert str(empty) in notice
     assert "extproc vocab" in notice

@@ -16,7 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("session",),
     ("settings", "wire", "store", "telemetry", "reload", "state", "envoy_config"),
     ("ledger",),
-    ("intake", "accesslog"),
+    ("intake", "accesslog", "keeping"),
     ("edge",),
     ("errands",),
     ("exchange",),

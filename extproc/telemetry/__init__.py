@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from extproc.telemetry import logs
 from extproc.telemetry.logs import configure_logging
-from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.metrics import Figure, Metrics
 from extproc.telemetry.tracing import Parent, Tracing, parent_of
 
-__all__ = ["Metrics", "Parent", "Tracing", "configure_logging", "logs", "parent_of"]
+__all__ = ["Figure", "Metrics", "Parent", "Tracing", "configure_logging", "logs", "parent_of"]

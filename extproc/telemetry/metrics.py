@@ -6,7 +6,9 @@ a client made up, or a decision.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -60,6 +62,17 @@ class Tally:
         return [Observation(count, dict(labels)) for labels, count in list(self._counts.items())]
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number that somebody else keeps; what only rises is a counter."""
+
+    name: str
+    unit: str
+    description: str
+    read: Callable[[], int]
+    only_rises: bool = False
+
+
 class Metrics:
     """Every instrument of the sidecar, with a registry of its own."""
 
@@ -72,7 +85,7 @@ class Metrics:
         ]
         resource = Resource.create({"service.name": "extproc", "service.version": version})
         self._provider = MeterProvider(metric_readers=[reader], resource=resource, views=views)
-        meter = self._provider.get_meter("extproc", version)
+        meter = self._meter = self._provider.get_meter("extproc", version)
         self.decisions = Tally(meter, "ai_policy.decisions", "{decision}", "Verdicts given.")
         self.denials = Tally(meter, "ai_policy.denials", "{decision}", "Denials by policy.")
         self.divergence = Tally(
@@ -112,6 +125,16 @@ class Metrics:
         self.estimate_ratio = meter.create_histogram(
             "ai_policy.tokens.estimate_ratio", "1", "Input as estimated, by what the provider reported."
         )
+
+    def watch(self, *figures: Figure) -> None:
+        """Export these too, as they are when somebody collects."""
+        for figure in figures:
+            create = (
+                self._meter.create_observable_counter
+                if figure.only_rises
+                else self._meter.create_observable_gauge
+            )
+            create(figure.name, [partial(_observed, figure)], figure.unit, figure.description)
 
     def decided(self, decision: Decision) -> None:
         """Count a verdict."""
@@ -166,3 +189,7 @@ class Metrics:
     def close(self) -> None:
         """Stop collecting."""
         self._provider.shutdown()
+
+
+def _observed(figure: Figure, _: CallbackOptions) -> Iterable[Observation]:
+    return [Observation(figure.read())]

@@ -1,0 +1,128 @@
+"""What outlives a request: the counters and the ledger, opened and closed together.
+
+Floor 3. Either may be away while the sidecar runs; what that means is the policies' to say, and
+`notices` tells people.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from extproc.ledger.journal import Journal
+from extproc.ledger.opening import open_ledger
+from extproc.settings import Settings
+from extproc.store.base import CounterState
+from extproc.store.memory import MemoryStore
+from extproc.store.opening import open_store
+from extproc.store.redis import RedisStore
+from extproc.telemetry import Figure
+
+_LEDGER_FIGURES = (
+    ("written", "{record}", "Records in the ledger.", True),
+    ("dropped", "{record}", "Records that found no room in the ledger's queue.", True),
+    ("pending", "{record}", "Records that wait for a commit.", False),
+    ("is_writing", "{ledger}", "1 while the ledger is written.", False),
+)
+_STORE_FIGURES = (
+    ("is_connected", "{store}", "1 while the counter store answers.", False),
+    ("pending", "{settlement}", "Settlements that wait for the counter store.", False),
+    ("dropped", "{settlement}", "Settlements given up; they stay charged as reserved.", True),
+)
+
+
+class Keeping:
+    """The store and the ledger of one process; needs a running event loop. Raises `SettingsInvalid`."""
+
+    def __init__(self, settings: Settings) -> None:
+        # Whoever takes this one's place has the same name, and nobody else meanwhile: it ends what
+        # its predecessor left open.
+        instance = f"{os.uname().nodename}/{settings.grpc}"
+        self.store: MemoryStore | RedisStore = open_store(
+            settings.store,
+            prefix=settings.store_prefix,
+            timeout_s=settings.store_timeout_ms / 1000,
+            states=self._written_down,
+        )
+        self.journal: Journal | None = None
+        if settings.ledger_url:
+            self.journal = open_ledger(
+                settings.ledger_url,
+                instance=instance,
+                scope=f"store/{settings.store_prefix}" if self.store.is_shared else instance,
+                changed_counters=self.store.changed,
+                seed=None if self.store.is_shared else self.store.seed,
+                retention_days=settings.retention_days,
+            )
+
+    async def start(self) -> None:
+        """Open what is there, and take up what an earlier run used. Raises `SettingsInvalid`."""
+        if self.journal is not None:
+            await self.journal.start()
+        if isinstance(self.store, RedisStore):
+            await self.store.start()
+
+    async def close(self) -> None:
+        """Send and write what is left, for a moment; then let go."""
+        await self.store.close()
+        if self.journal is not None:
+            await self.journal.close()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a decision can be put on record now."""
+        return self.journal is not None and self.journal.status.is_writing
+
+    def figures(self) -> Iterator[Figure]:
+        """What is exported of both."""
+        journal, store = self.journal, self.store
+        if journal is not None:
+            yield from (
+                Figure(f"ai_policy.ledger.{name}", unit, told, partial(_read, journal, name), only_rises)
+                for name, unit, told, only_rises in _LEDGER_FIGURES
+            )
+        if isinstance(store, RedisStore):
+            yield from (
+                Figure(f"ai_policy.store.{name}", unit, told, partial(_read, store, name), only_rises)
+                for name, unit, told, only_rises in _STORE_FIGURES
+            )
+
+    def notices(self) -> Iterator[str]:
+        """What somebody should know."""
+        if isinstance(self.store, RedisStore):
+            yield from _of_store(self.store)
+        if self.journal is not None:
+            yield from _of_ledger(self.journal)
+        elif not self.store.is_shared:
+            yield "there is no ledger: a restart forgets what was used; set --ledger or --state"
+
+    async def _written_down(self) -> Iterable[CounterState]:
+        if self.journal is None:
+            return ()
+        return await self.journal.counters()
+
+
+def _read(source: Journal | RedisStore, name: str) -> int:
+    return int(getattr(source.status, name))
+
+
+def _of_store(store: RedisStore) -> Iterator[str]:
+    status = store.status
+    if not status.is_connected:
+        why = f" ({status.error})" if status.error else ""
+        yield f"the counter store does not answer{why}: each limit's onError decides"
+    if status.pending:
+        yield f"{status.pending} settlements wait for the counter store"
+    if status.dropped:
+        yield f"{status.dropped} settlements were given up; they stay charged as reserved"
+
+
+def _of_ledger(journal: Journal) -> Iterator[str]:
+    status = journal.status
+    if not status.is_writing:
+        yield f"the ledger is not written: {status.error}; {status.pending} records wait"
+    if not status.has_counters:
+        yield "counters started empty: the ledger of the earlier run is out of reach"
+    if status.dropped:
+        yield f"{status.dropped} records found no room in the ledger's queue and are lost"
