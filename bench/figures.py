@@ -54,7 +54,7 @@ def summary(cells: Iterable[Cell], *, baseline: str, empty: str) -> dict[tuple[s
         alone = by_place[workload, baseline, number]
         measured = measures(cell) | comparisons(cell, alone, by_place[workload, empty, number])
         rounds.setdefault((workload, row), []).append(measured)
-    return {place: _over_rounds(measured) for place, measured in rounds.items()}
+    return {place: over_rounds(measured) for place, measured in rounds.items()}
 
 
 def measures(cell: Cell) -> dict[str, float]:
@@ -90,7 +90,8 @@ def comparisons(cell: Cell, alone: Cell, empty: Cell) -> dict[str, float]:
     return compared
 
 
-def _over_rounds(rounds: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+def over_rounds(rounds: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+    """The figure of each measure; one that a round lacks is made of the others."""
     found: dict[str, list[float]] = {}
     for measured in rounds:
         for name, value in measured.items():

@@ -30,29 +30,31 @@ class Report:
     figures: Mapping[tuple[str, str], Figures]  # by workload and row
 
 
-def _spread(digits: int) -> Callable[[Figure], str]:
+def spread(digits: int) -> Callable[[Figure], str]:
+    """The median, and half the distance between the extremes."""
     return lambda f: f"{f.median:,.{digits}f} ±{(f.high - f.low) / 2:,.{digits}f}"
 
 
-def _plain(digits: int, *, sign: str = "") -> Callable[[Figure], str]:
+def plain(digits: int, *, sign: str = "") -> Callable[[Figure], str]:
+    """The median alone."""
     return lambda f: f"{f.median:{sign},.{digits}f}"
 
 
 # heading, measure, how it is written
 _COLUMNS: tuple[tuple[str, str, Callable[[Figure], str]], ...] = (
-    ("requests\n/s", "requests_per_s", _spread(0)),
-    ("p50\nms", "p50_ms", _plain(2)),
-    ("p99\nms", "p99_ms", _plain(2)),
-    ("added\np50 ms", "added_p50_ms", _plain(2, sign="+")),
-    ("added\np99 ms", "added_p99_ms", _plain(2, sign="+")),
-    ("added first\nbyte p50", "added_first_byte_p50_ms", _plain(2, sign="+")),
-    ("sidecar\nCPU us", "sidecar_cpu_us", _spread(0)),
-    ("x\nempty", "sidecar_cpu_ratio", _plain(2)),
-    ("Envoy\nCPU us", "envoy_cpu_us", _spread(0)),
-    ("x\nalone", "envoy_cpu_ratio", _plain(2)),
-    ("messages\n/request", "messages", _plain(1)),
-    ("load\n% core", "load_cpu_percent", _plain(0)),
-    ("others\n% core", "strangers_cpu_percent", _plain(0)),
+    ("requests\n/s", "requests_per_s", spread(0)),
+    ("p50\nms", "p50_ms", plain(2)),
+    ("p99\nms", "p99_ms", plain(2)),
+    ("added\np50 ms", "added_p50_ms", plain(2, sign="+")),
+    ("added\np99 ms", "added_p99_ms", plain(2, sign="+")),
+    ("added first\nbyte p50", "added_first_byte_p50_ms", plain(2, sign="+")),
+    ("sidecar\nCPU us", "sidecar_cpu_us", spread(0)),
+    ("x\nempty", "sidecar_cpu_ratio", plain(2)),
+    ("Envoy\nCPU us", "envoy_cpu_us", spread(0)),
+    ("x\nalone", "envoy_cpu_ratio", plain(2)),
+    ("messages\n/request", "messages", plain(1)),
+    ("load\n% core", "load_cpu_percent", plain(0)),
+    ("others\n% core", "strangers_cpu_percent", plain(0)),
 )
 
 

@@ -13,7 +13,11 @@ from extproc.envoy_config import EnvoySettings, UsageMode, render_bootstrap
 FILTER = "ai_policy"
 # The most a limit may say: nobody reaches it, and everything is counted all the same.
 OUT_OF_REACH = 10**11
-_AMOUNTS = frozenset({"requests", "tokens", "inputTokens", "outputTokens", "burst"})
+_MOST = {
+    **dict.fromkeys(("requests", "tokens", "inputTokens", "outputTokens", "burst"), OUT_OF_REACH),
+    "costUsd": 4_000_000,
+}
+_MOST_IN_FLIGHT = 1_000_000
 
 
 class Sidecar(StrEnum):
@@ -92,7 +96,9 @@ def out_of_reach(text: str) -> str:
     """A policy file with every limit's amount raised, so that a benchmark is never refused."""
     documents = list(yaml.safe_load_all(text))
     for document in documents:
-        if document["kind"] == "RateLimit":
-            limit = document["spec"]["limit"]
-            limit.update(dict.fromkeys(_AMOUNTS & limit.keys(), OUT_OF_REACH))
+        spec = document["spec"]
+        limit = spec.get("limit", {})
+        limit.update({unit: most for unit, most in _MOST.items() if unit in limit})
+        if document["kind"] == "ConcurrencyLimit":
+            spec["max"] = _MOST_IN_FLIGHT
     return yaml.safe_dump_all(documents)

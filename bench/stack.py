@@ -61,7 +61,7 @@ def lanes() -> Iterator[tuple[Lane, ...]]:
     with TemporaryDirectory(prefix="bench-") as folder, ExitStack() as running:
         starter = _Starter(Path(folder), running)
         starter.write_policies()
-        demo_port = _free_port()
+        demo_port = free_port()
         demo = starter.start("provider", [sys.executable, "-m", "demo.provider", "--port", str(demo_port)])
         started = [starter.lane(number, row, demo, demo_port) for number, row in enumerate(ROWS)]
         starter.await_answer(demo_port, "/healthz", demo)
@@ -107,7 +107,7 @@ class _Starter:
         groups = {"provider": demo.process.pid}
         if row.sidecar is not Sidecar.NOBODY:
             groups["sidecar"] = self._sidecar(number, row, grpc).process.pid
-        port, admin_port = _free_port(), _free_port()
+        port, admin_port = free_port(), free_port()
         settings = EnvoySettings(
             gateway_port=port,
             admin_port=admin_port,
@@ -133,7 +133,7 @@ class _Starter:
             path = Path(grpc.removeprefix("unix:"))
             child.wait_until(path.is_socket, what=name, children=[started], timeout_s=START_S)
             return started
-        admin_port = _free_port()
+        admin_port = free_port()
         command = [sys.executable, "-m", "extproc", "serve", "--policies", str(self._policies)]
         command += ["--grpc", grpc, "--admin-port", str(admin_port), "--usage", row.usage]
         started = self.start(name, command)
@@ -141,7 +141,8 @@ class _Starter:
         return started
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

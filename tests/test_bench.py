@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,18 +19,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench import cpu, figures, load, report
+from bench import cpu, decisions, figures, load, redis_store, report
 from bench.__main__ import check
 from bench.errors import BenchFailed
 from bench.figures import Cell, Figure
 from bench.http1 import AnswerReader
 from bench.load import Job, Sample
 from bench.machine import Machine
+from bench.policies import run, write
 from bench.rows import ROWS, Sidecar, bootstrap, out_of_reach, without_policy
+from bench.turns import Turn, measure
 from bench.workloads import workloads
 from extproc.envoy_config import EnvoySettings, render_bootstrap
 from extproc.policy import policyset
-from extproc.policy.kinds.rate_limit import RateLimit
 
 ROOT = Path(__file__).parent.parent
 
@@ -248,19 +250,18 @@ def test_raised_limits_change_nothing_but_amounts(tmp_path: Path) -> None:
         (tmp_path / path.name).write_text(raised)
 
         assert _without_amounts(raised) == _without_amounts(path.read_text())
-    specs = [limit.spec for limit in policyset.load(tmp_path).limits]
-    rates = [spec.limit for spec in specs if isinstance(spec, RateLimit)]
-    assert rates
-    assert all(rate.amount >= 10**9 <= rate.size for rate in rates)
+    limits = policyset.load(tmp_path).limits
+    assert {limit.ref.kind for limit in limits} == {"RateLimit", "UsageCap", "ConcurrencyLimit"}
+    assert all(limit.spec.window(0).size >= 10**6 for limit in limits)
 
 
 def _without_amounts(text: str) -> list[Any]:
     documents = list(yaml.safe_load_all(text))
     for document in documents:
-        limit = document["spec"].get("limit", {})
-        document["spec"]["limit"] = {
-            name: None if isinstance(value, int) else value for name, value in limit.items()
-        }
+        spec = document["spec"]
+        limit = spec.get("limit", {})
+        spec["limit"] = {name: value if name == "per" else None for name, value in limit.items()}
+        spec.pop("max", None)
     return documents
 
 
@@ -391,6 +392,48 @@ def test_the_tables_show_every_row_and_unit() -> None:
     assert shown.count("1,230 ±0") == len(asked) * len(ROWS)
     for heading in ("requests", "p50", "p99", "ms", "CPU us"):
         assert heading in shown
+
+
+def test_what_is_faster_than_a_round_is_done_many_times_in_it() -> None:
+    done: list[str] = []
+
+    def turn(name: str, sleep_s: float) -> Turn:
+        def run(count: int) -> None:
+            done.append(name)
+            time.sleep(sleep_s * count)
+
+        return Turn(name=name, run=run)
+
+    found = measure([turn("a", 0.0002), turn("b", 0.0008)], seconds=0.004, rounds=3)
+
+    assert done[-6:] == ["a", "b"] * 3
+    assert found["a"]["ratio"] == Figure(median=1, low=1, high=1)
+    assert found["b"]["us"].low >= 800
+
+
+def test_a_denied_decision_is_no_figure() -> None:
+    policies = decisions.folder(2)
+    nobody = replace(policies, objects=tuple(item for item in policies.objects if item.ref.kind != "ApiKey"))
+
+    with pytest.raises(BenchFailed):
+        decisions.Decider(nobody).decide(1)
+
+
+def test_a_run_of_decisions_measures_every_row() -> None:
+    parts = run((1, 3), (1, 20_000), seconds=0.002, rounds=2)
+    text = StringIO()
+    write(parts, Console(file=text, width=report.WIDTH))
+
+    names = [list(part.rows) for part in parts]
+    assert names[0] == ["1 policy", "1 policy, all asked", "3 policies", "3 policies, all asked"]
+    assert names[1] == ["1 key", "20,000 keys", "20,000 keys, sliding window", "20,000 keys, calendar window"]
+    if redis_store.is_there():
+        assert names[2] == ["PING", "reserve and settle, 1 limit", "reserve and settle, 5 limits"]
+    assert all(figures["us"].low > 0 for part in parts for figures in part.rows.values())
+    assert 100 < parts[1].rows["20,000 keys"]["key_bytes"].median < 2_000
+    assert "key_bytes" not in parts[1].rows["1 key"]
+    for name in (name for part in names for name in part):
+        assert name in text.getvalue()
 
 
 def test_a_short_run_measures_every_row_under_every_workload() -> None:
