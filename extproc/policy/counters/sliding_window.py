@@ -6,7 +6,8 @@ is not known, so a slot counts whole until all of it is longer ago than the leng
     per 60 s, slots of 1 s: what was taken at 10.0 s or at 10.9 s counts until 71 s
 
 So a window admits its size in a little more than its length, never more in any stretch of it. A clock
-set back finds every slot that counted before it was, and gives nobody anything.
+set back finds every slot that counted before it was, and gives nobody anything; a slot that was forgotten
+is never used again.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ SLOTS = 60
 class SlidingCounter(SlotCounter[SlidingWindow]):
     """What was used in each slot that counts."""
 
-    __slots__ = ("_per_us",)
+    __slots__ = ("_forgotten_us", "_per_us")
 
     def __init__(self, window: SlidingWindow) -> None:
         super().__init__()
         self._per_us = window.per_us
+        self._forgotten_us = 0  # where the last slot that was forgotten ends
 
     def _used(self, window: SlidingWindow, at_us: int) -> int:
         del window
@@ -52,7 +54,7 @@ class SlidingCounter(SlotCounter[SlidingWindow]):
     def _take(self, window: SlidingWindow, amount: int, number: int, at_us: int) -> int:
         del window
         self._forget(at_us)
-        begin_us = at_us - at_us % self._width_us
+        begin_us = max(self._forgotten_us, at_us - at_us % self._width_us)
         self._add(begin_us, amount, number)
         return begin_us
 
@@ -60,7 +62,7 @@ class SlidingCounter(SlotCounter[SlidingWindow]):
         """Into the slot it reserved in; what no longer counts is nobody's."""
         del window
         self._forget(at_us)
-        if self._counts_until(ticket.begin_us) > at_us:
+        if ticket.begin_us >= self._forgotten_us and self._counts_until(ticket.begin_us) > at_us:
             self._replace(ticket, returned, owed)
 
     def _is_whole(self, at_us: int) -> bool:
@@ -88,3 +90,4 @@ class SlidingCounter(SlotCounter[SlidingWindow]):
     def _forget(self, at_us: int) -> None:
         for begin_us in [begin_us for begin_us in self._slots if self._counts_until(begin_us) <= at_us]:
             del self._slots[begin_us]
+            self._forgotten_us = max(self._forgotten_us, begin_us + self._width_us)

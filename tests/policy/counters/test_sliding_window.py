@@ -63,6 +63,18 @@ def test_a_clock_set_back_gives_nobody_anything() -> None:
     assert counter.wait_us(charge(WINDOW), back) == 3661 * SECOND_US
 
 
+def test_a_forgotten_slot_is_never_used_again() -> None:
+    """Else what came before a step of the clock would be given back to who came after it."""
+    counter = counters.unused(WINDOW)
+    _, before = counter.reserve(charge(WINDOW, 40), 1, NOW_US)
+    counter.reserve(charge(WINDOW, 5), 2, NOW_US + 61 * SECOND_US)
+    counter.reserve(charge(WINDOW, 30), 3, NOW_US)
+
+    counter.settle(charge(WINDOW, 40), before, 10, NOW_US)
+
+    assert counter.used(charge(WINDOW), NOW_US) == 35
+
+
 def test_the_slots_that_count_no_more_are_forgotten() -> None:
     counter = SlidingCounter(WINDOW)
     for number in range(600):
