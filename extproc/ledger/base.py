@@ -30,6 +30,7 @@ class LedgerStatus:
     """How the ledger does; `/readyz` and metrics show it."""
 
     is_writing: bool  # the last commit succeeded
+    has_counters: bool = True  # False: the counters of an earlier run are not taken up yet
     error: str = ""  # what the last failure was, without any record's content
     pending: int = 0  # records that wait for a commit
     dropped: int = 0  # records given up since the start

@@ -1,0 +1,142 @@
+"""The ledger in Postgres: many sidecars, one set of records.
+
+Floor 3. No wait without an end: a server that stopped answering cannot keep its own time-outs, so
+each wait has one here too.
+Source: https://www.psycopg.org/psycopg3/docs/, https://www.postgresql.org/docs/15/errcodes-appendix.html.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import conninfo, sql
+
+from extproc.errors import LedgerUnavailable, SettingsInvalid
+from extproc.ledger.book import RecordRefused, Row
+from extproc.ledger.schema import migrate
+
+_CONNECT_TIMEOUT_S = 3
+_STATEMENT_TIMEOUT_MS = 5_000
+# A little after the server's own: what it says of itself is worth more.
+_ANSWER_TIMEOUT_S = 6.0
+# So many rows travel together: even a slow server has done them long before the time-out.
+_ROWS_AT_ONCE = 1_000
+# Of data, of constraints, of limits such as the size of an index entry: another try changes nothing.
+_REFUSED_CLASSES = frozenset({"22", "23", "54"})
+# What pg_locks shows while tables are made; any number that nothing else of the database uses.
+_MIGRATION_LOCK = 0x41495F504F4C
+_HAS_VERSIONS = "SELECT COUNT(*) FROM pg_class WHERE oid = to_regclass('ledger_version')"
+
+T = TypeVar("T")
+
+
+class _Connection(psycopg.Connection[Row]):
+    """A connection whose every wait ends, whatever has become of the server."""
+
+    def wait(self, gen: Generator[Any, Any, T], interval: float = 0.1, timeout: float | None = None) -> T:
+        return super().wait(gen, interval, _ANSWER_TIMEOUT_S if timeout is None else timeout)
+
+
+class _Transaction:
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    def rows(self, statement: str, parameters: Row = ()) -> list[Row]:
+        cursor = self._connection.execute(_placeholders(statement), parameters)
+        return cursor.fetchall() if cursor.description else []
+
+    def run(self, statement: str, rows: Sequence[Row]) -> int:
+        text, changed, left = _placeholders(statement), 0, iter(rows)
+        while some := list(itertools.islice(left, _ROWS_AT_ONCE)):
+            with self._connection.cursor() as cursor:
+                cursor.executemany(text, some)
+                changed += max(0, cursor.rowcount)
+        return changed
+
+
+class PostgresBook:
+    """A `Book` in a Postgres database; `url` is a libpq URL.
+
+    Raises `SettingsInvalid` for one that libpq cannot read. How durable a commit is, is the server's
+    `synchronous_commit`.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parts = conninfo.conninfo_to_dict(url)
+        except psycopg.Error:
+            # libpq's own words repeat what it could not read, which may be the password.
+            raise SettingsInvalid(
+                "--ledger (EXTPROC_LEDGER) is no URL that libpq can read; set postgresql://USER:PASSWORD"
+                "@HOST:PORT/DATABASE, with special characters percent-encoded"
+            ) from None
+        self._url = url
+        self._secret = str(parts.get("password") or "")
+        self._connection: _Connection | None = None
+
+    @contextmanager
+    def transaction(self, *, is_durable: bool = False) -> Iterator[_Transaction]:  # noqa: ARG002  see the class
+        """See `Book.transaction`."""
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = self._connect()
+            connection = self._connection
+            # Of this transaction alone: a pool may give the next one another server process.
+            connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(_STATEMENT_TIMEOUT_MS))
+            yield _Transaction(connection)
+            connection.commit()
+        except psycopg.Error as error:
+            self.close()
+            raise self._translated(error) from error
+        except UnicodeError as error:
+            self.close()
+            raise RecordRefused(f"a record was refused: {type(error).__name__}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """See `Book.close`. What is not committed is undone."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.close()
+
+    def _connect(self) -> _Connection:
+        connection = _Connection.connect(
+            self._url,
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            application_name="extproc",
+            # Statements that a server process prepared are unknown to the next one a pool gives.
+            prepare_threshold=None,
+        )
+        try:
+            connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(_STATEMENT_TIMEOUT_MS))
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            ((found,),) = connection.execute(_HAS_VERSIONS).fetchall()
+            migrate(_Transaction(connection), is_new=not found)
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _translated(self, error: psycopg.Error) -> LedgerUnavailable:
+        """The error without any value: a server repeats values in its own words."""
+        code = error.sqlstate or ""
+        if isinstance(error, psycopg.DataError) or code[:2] in _REFUSED_CLASSES:
+            return RecordRefused(f"a record was refused: {type(error).__name__}")
+        said = error.diag.message_primary or str(error) or type(error).__name__
+        if self._secret:
+            said = said.replace(self._secret, "***")
+        return LedgerUnavailable(said.strip())
+
+
+def _placeholders(statement: str) -> sql.SQL:
+    """The statement with psycopg's placeholders; ours hold no other question or percent mark."""
+    return sql.SQL(statement.replace("?", "%s"))
