@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from extproc.measure.bytes_per_token import BytesPerToken
 from extproc.measure.calibration import Calibration
 from extproc.measure.learned import LearnedOutputs
 
@@ -25,8 +26,9 @@ log = logging.getLogger(__name__)
 
 FILE_NAME = "learned.json"
 _SCHEMA = "extproc/learned/v1"
-# A thousand models with all they can hold come to two megabytes, with the longest names to four.
+# A thousand models with all they can hold come to three megabytes, with the longest names to five.
 _LARGEST_FILE_BYTES = 16 * 1024 * 1024
+_PARTS = ("outputs", "reasoning", "estimates", "bytes_per_token")
 _PERIOD_S = 60.0
 # Writing takes milliseconds: what is unfinished after an hour was left by a process that was killed.
 _ABANDONED_S = 3600.0
@@ -42,12 +44,14 @@ class LearnedFile:
         reasoning: LearnedOutputs,
         calibration: Calibration,
         *,
+        bytes_per_token: BytesPerToken,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._path = folder / FILE_NAME
         self._outputs = outputs
         self._reasoning = reasoning
         self._calibration = calibration
+        self._bytes_per_token = bytes_per_token
         self._on_failure = on_failure
         self._saved = self._changes
 
@@ -58,6 +62,7 @@ class LearnedFile:
             self._outputs.load(content["outputs"])
             self._reasoning.load(content["reasoning"])
             self._calibration.load(content["estimates"])
+            self._bytes_per_token.load(content["bytes_per_token"])
         except FileNotFoundError:
             log.info("nothing learned yet", extra={"file": str(self._path)})
         except (OSError, ValueError, RecursionError) as error:
@@ -92,12 +97,14 @@ class LearnedFile:
             "outputs": self._outputs.dump(),
             "reasoning": self._reasoning.dump(),
             "estimates": self._calibration.dump(),
+            "bytes_per_token": self._bytes_per_token.dump(),
         }
         _replace(self._path, content)
 
     @property
     def _changes(self) -> int:
-        return self._outputs.changes + self._reasoning.changes + self._calibration.changes
+        parts = (self._outputs, self._reasoning, self._calibration, self._bytes_per_token)
+        return sum(part.changes for part in parts)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -109,7 +116,9 @@ def _read(path: Path) -> dict[str, Any]:
     content = json.loads(data)
     if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
         raise ValueError(f"it is not of the schema {_SCHEMA}")
-    if not all(isinstance(content.get(part), list) for part in ("outputs", "reasoning", "estimates")):
+    # Files of versions that learned less lack a part.
+    content.setdefault("bytes_per_token", [])
+    if not all(isinstance(content.get(part), list) for part in _PARTS):
         raise ValueError("a part of it is missing")
     return content
 

@@ -261,6 +261,25 @@ def test_the_snippet_for_native_usage_has_the_providers_part() -> None:
     assert native["provider_http_filters"][0]["name"] == "envoy.filters.http.ai_protocol_manager"
 
 
+def test_only_an_envoy_that_reads_usage_tells_of_answers_without_it() -> None:
+    """Its log is one more part of the snippet, the same as in the whole bootstrap."""
+    stream = yaml.safe_load(render_filter(FilterSettings()))
+    native = yaml.safe_load(render_filter(FilterSettings(usage="native")))
+    whole = {usage: render_bootstrap(EnvoySettings(usage=usage)) for usage in ("native", "stream")}
+
+    assert "access_log" not in stream
+    assert "http_grpc" not in whole["stream"]
+    assert native["access_log"] == managers_access_log(whole["native"])[1:]
+    assert len(managers_access_log(whole["stream"])) == 1
+
+
+def managers_access_log(bootstrap: str) -> list[dict[str, Any]]:
+    (listener,) = yaml.safe_load(bootstrap)["static_resources"]["listeners"]
+    manager: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    log: list[dict[str, Any]] = manager["access_log"]
+    return log
+
+
 # --- obeyed: a real Envoy, a sidecar that allows everything, a provider that writes down
 
 

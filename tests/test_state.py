@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.measure.bytes_per_token import AnswerForm, BytesPerToken
 from extproc.measure.calibration import Calibration
 from extproc.measure.learned import LONGEST_NAME, LearnedOutputs, learned_reasoning
 from extproc.model import AIRequest, TokenEstimate
@@ -27,14 +28,20 @@ ESTIMATE = TokenEstimate(input=16, uncalibrated=16, input_upper_bound=60, estima
 
 
 class Learned:
-    """Both kinds and their file."""
+    """Every kind and their file."""
 
     def __init__(self, folder: Path) -> None:
         self.outputs, self.calibration = LearnedOutputs(), Calibration()
         self.reasoning = learned_reasoning()
+        self.bytes_per_token = BytesPerToken()
         self.failures = 0
         self.file = LearnedFile(
-            folder, self.outputs, self.reasoning, self.calibration, on_failure=self._failed
+            folder,
+            self.outputs,
+            self.reasoning,
+            self.calibration,
+            bytes_per_token=self.bytes_per_token,
+            on_failure=self._failed,
         )
 
     def _failed(self) -> None:
@@ -45,11 +52,14 @@ class Learned:
             self.outputs.observe("groq", model, 100 + number)
             self.reasoning.observe("groq", model, 10 + number)
             self.calibration.teach(ESTIMATE, REQUEST, 86)
+            form = AnswerForm(api="openai_chat", provider="groq", model=model, is_stream=True)
+            self.bytes_per_token.observe(form, 25_000 + number, 100)
         return self
 
     @property
-    def content(self) -> tuple[Any, Any, Any]:
-        return self.outputs.dump(), self.reasoning.dump(), self.calibration.dump()
+    def content(self) -> tuple[Any, ...]:
+        parts = (self.outputs, self.reasoning, self.calibration, self.bytes_per_token)
+        return tuple(part.dump() for part in parts)
 
 
 def names(folder: Path) -> list[str]:
@@ -108,8 +118,19 @@ def test_a_missing_file_is_a_fresh_start(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.INFO, logger="extproc.state"):
         learned = loaded(tmp_path)
 
-    assert learned.content == ([], [], [])
+    assert learned.content == ([], [], [], [])
     assert [record.levelno for record in caplog.records] == [logging.INFO]
+
+
+async def test_a_file_of_a_version_that_learned_less_is_taken_over(tmp_path: Path) -> None:
+    first = Learned(tmp_path).learn()
+    await first.file.save()
+    path = tmp_path / FILE_NAME
+    content = json.loads(path.read_bytes())
+    del content["bytes_per_token"]
+    path.write_text(json.dumps(content))
+
+    assert loaded(tmp_path).content == (*first.content[:3], [])
 
 
 def truncated(data: bytes) -> bytes:
@@ -145,7 +166,7 @@ async def test_a_file_that_is_none_of_ours_is_said_once_and_ignored(
 
     learned = loaded(tmp_path)
 
-    assert learned.content == ([], [], [])
+    assert learned.content == ([], [], [], [])
     assert [record.message for record in caplog.records] == ["learned file ignored"]
 
     await learned.learn().file.save()
@@ -169,10 +190,11 @@ def test_no_rows_break_the_start(
         "outputs": outputs,
         "reasoning": outputs,
         "estimates": estimates,
+        "bytes_per_token": estimates,
     }
     (folder / FILE_NAME).write_text(json.dumps(content))
 
-    assert loaded(folder).content == ([], [], [])
+    assert loaded(folder).content == ([], [], [], [])
 
 
 def test_rows_are_believed_as_far_as_they_can_be_true(tmp_path: Path) -> None:

@@ -153,17 +153,17 @@ def failed(stream: Stream) -> Script:
 
 # What ends it, and on which basis it is settled by a session that reads it, and by Envoy 1.40.
 ENDINGS: dict[str, tuple[Callable[[Stream], Script], str, str]] = {
-    "cut": (cut, "tokenizer", "reserved"),
-    "torn": (torn, "tokenizer", "reserved"),
-    "an error after 200": (failed, "tokenizer", "reserved"),
-    "no usage": (lambda stream: stream.make({}), "tokenizer", "reserved"),
-    "a usage of null": (lambda stream: stream.make(stream.null), "tokenizer", "reserved"),
+    "cut": (cut, "tokenizer", "bytes"),
+    "torn": (torn, "tokenizer", "bytes"),
+    "an error after 200": (failed, "tokenizer", "bytes"),
+    "no usage": (lambda stream: stream.make({}), "tokenizer", "bytes"),
+    "a usage of null": (lambda stream: stream.make(stream.null), "tokenizer", "bytes"),
     "a usage of zero": (lambda stream: stream.make(stream.zero), "provider", "provider"),
 }
 # Where every message tells the usage so far. Envoy calls what it has read complete, whatever came after.
 TOLD_BEFORE = {
-    "cut": ("partial", "reserved"),
-    "torn": ("partial", "reserved"),
+    "cut": ("partial", "bytes"),
+    "torn": ("partial", "bytes"),
     "an error after 200": ("partial", "provider"),
 }
 

@@ -34,8 +34,8 @@ class Cut:
     visible_tokens: int
 
 
-def cuts(tokenizer: Tokenizer) -> Iterator[Cut]:
-    """Every place in every recorded answer that Envoy reads, each answer once."""
+def cuts(tokenizer: Tokenizer, places: int = _PLACES) -> Iterator[Cut]:
+    """Places in every recorded answer that Envoy reads, each answer once."""
     seen: set[bytes] = set()
     for each in exchanges():
         request = each.understood(tokenizer).request
@@ -47,10 +47,12 @@ def cuts(tokenizer: Tokenizer) -> Iterator[Cut]:
         data = decoder.feed(each.answer)
         if data not in seen:
             seen.add(data)
-            yield from _cuts(each, request, data, tokenizer)
+            yield from _cuts(each, request, data, tokenizer, places if request.stream else 1)
 
 
-def _cuts(each: Exchange, request: AIRequest, data: bytes, tokenizer: Tokenizer) -> Iterator[Cut]:
+def _cuts(
+    each: Exchange, request: AIRequest, data: bytes, tokenizer: Tokenizer, places: int
+) -> Iterator[Cut]:
     headers = {name: value for name, value in each.answer_headers.items() if name != "content-encoding"}
 
     def visible(size: int) -> int:
@@ -59,8 +61,7 @@ def _cuts(each: Exchange, request: AIRequest, data: bytes, tokenizer: Tokenizer)
         )
         return tokenizer.count(seen.output_text, provider=request.provider, model=request.model)
 
-    places = range(1, _PLACES + 1) if request.stream else (_PLACES,)
-    for size in (len(data) * place // _PLACES for place in places):
+    for size in (len(data) * place // places for place in range(1, places + 1)):
         yield Cut(form=_form(request), body_bytes=size, visible_tokens=visible(size))
 
 

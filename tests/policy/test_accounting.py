@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from extproc.decision import Charge, ChargeOutcome, Decision, Effect, PolicyRef, Reason, TokenBucket, Unit
@@ -112,6 +114,23 @@ TABLE: dict[str, tuple[Ending, Basis, int | None, int | None, tuple[int, int, in
     "usage without anything is none": (
         Ending(status=200, usage=Usage(), finished=True), Basis.RESERVED, 100, 500, (1, 600, 100, 500),
     ),
+    "no usage, body not observed but its size": (
+        Ending(status=200, output_tokens_by_size=30), Basis.BYTES, 100, 30, (1, 130, 100, 30),
+    ),
+    "no usage, a size that says more than was asked for": (
+        Ending(status=200, output_tokens_by_size=9000), Basis.BYTES, 100, 500, (1, 600, 100, 500),
+    ),
+    "no usage, a size, and what its model thinks unseen": (
+        Ending(status=200, output_tokens_by_size=30, usual_reasoning_tokens=200),
+        Basis.BYTES, 100, 230, (1, 330, 100, 230),
+    ),
+    "a size beside the provider's usage": (
+        Ending(status=200, usage=WHOLE, finished=True, output_tokens_by_size=30),
+        Basis.PROVIDER, 90, 40, (1, 130, 90, 40),
+    ),
+    "the provider's error, however long": (
+        Ending(status=429, output_tokens_by_size=30), Basis.UPSTREAM_ERROR, 0, 0, (1, 0, 0, 0),
+    ),
     "the provider's error": (Ending(status=429), Basis.UPSTREAM_ERROR, 0, 0, (1, 0, 0, 0)),
     "a redirect": (Ending(status=302), Basis.UPSTREAM_ERROR, 0, 0, (1, 0, 0, 0)),
     "a reset after the upstream was reached": (
@@ -152,6 +171,23 @@ def test_without_a_token_limit_nobody_knows_what_was_reserved() -> None:
 
     assert (basis, usage) == (Basis.RESERVED, Usage(input_tokens=100, output_tokens=None))
     assert amounts == {"requests": 1}
+
+
+def test_a_size_tells_more_than_a_reservation_that_no_limit_made() -> None:
+    account = settle(decision(units=(Unit.REQUESTS,)), Ending(status=200, output_tokens_by_size=30))
+
+    assert (account.basis, account.usage) == (Basis.BYTES, Usage(input_tokens=100, output_tokens=30))
+    assert account.amounts == {"requests": 1}
+
+
+def test_every_choice_may_think_and_reach_its_ceiling() -> None:
+    two = decision()
+    two = replace(two, request=replace(two.request, choices=2))  # type: ignore[type-var]  # it has one
+
+    thought = settle(two, Ending(status=200, output_tokens_by_size=30, usual_reasoning_tokens=200))
+    beyond = settle(two, Ending(status=200, output_tokens_by_size=9000))
+
+    assert (thought.usage.output_tokens, beyond.usage.output_tokens) == (430, 1000)
 
 
 def test_a_call_that_spends_nothing_is_charged_its_request_alone() -> None:
