@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from extproc.store.base import Store
 from extproc.store.memory import MemoryStore
+from tests.store.redis_bench import redis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,4 +41,5 @@ async def memory() -> AsyncIterator[Bench]:
 
 STORES: dict[str, Callable[[], AbstractAsyncContextManager[Bench]]] = {
     "memory": memory,
+    "redis": redis,
 }
