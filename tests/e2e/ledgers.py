@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
@@ -45,6 +46,15 @@ class Written:
             for usage in self.usages()
             for amount in usage.amounts
             if amount.counter.startswith(counter_prefix)
+        )
+
+    def counters(self, counter_prefix: str, key: str) -> int:
+        """What windows of such counters have used, as last written down, where the key has this part."""
+        rows = self._rows("SELECT counter, state FROM counters")
+        return sum(
+            sum(json.loads(state)["slots"].values())
+            for name, state in rows
+            if name.startswith(counter_prefix) and json.dumps(key) in name
         )
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:

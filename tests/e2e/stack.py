@@ -115,6 +115,15 @@ class Stack:
         self._await(self._admin_port, "/readyz", self._running_sidecar)
         self.await_envoys_view(healthy=True)
 
+    @property
+    def demo_port(self) -> int:
+        """Where the provider listens."""
+        return self._demo_port
+
+    def signal_sidecar(self, number: signal.Signals) -> None:
+        """Send this signal to the sidecar, and do not wait."""
+        self._running_sidecar.process.send_signal(number)
+
     def kill_sidecar(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send this signal to the sidecar and wait for its end."""
         sidecar = self._running_sidecar
