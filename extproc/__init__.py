@@ -22,6 +22,7 @@ Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
              store        counters; `base` is the contract
              telemetry    spans, metrics and log records of a decision
              envoy_config Envoy's configuration from settings
+             accesslog    what Envoy's access log says of answers whose usage it could not read
              settings, state, reload, intake, exchange, server, admin
 4 door       serve        the rooms put together; cli: the command line
 
@@ -30,7 +31,7 @@ No clock, no ids and no I/O on floors 0 to 2: they are arguments (`measure` read
 Words:
 
     action      what the session wants done, imperative: Continue, Reserve, Settle
-    basis       what a settled figure rests on: provider, tokenizer, reserved, ...
+    basis       what a settled figure rests on: provider, tokenizer, bytes, reserved, ...
     burst       the most a bucket holds at once; `per` is how long its amount takes to refill
     charge      what one limit takes from one counter
     control     an AI call that spends nothing, such as listing models
