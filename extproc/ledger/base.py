@@ -41,7 +41,11 @@ class Ledger(Protocol):
     """The record of every decision. No method blocks, and only `committed` waits."""
 
     def decided(self, decision: Decision) -> None:
-        """Write this decision down with the next commit."""
+        """Write this decision down with the next commit; of several under one id the last counts.
+
+        Call it in the step that also reserves its charges: a commit between the two would hold the
+        counters without the record.
+        """
 
     async def committed(self, decision: Decision) -> None:
         """Write it down and wait until it is on disk. Raises `LedgerUnavailable`; it may be there then."""

@@ -109,7 +109,7 @@ class Journal:
         except LedgerUnavailable as error:
             self._failed(error)
         except SettingsInvalid:
-            self._thread.stop()
+            self._thread.stop(self._writer.close)
             raise
         if not self._status.has_counters:
             log.error("counters start empty: the ledger of the earlier run is out of reach")
@@ -117,6 +117,8 @@ class Journal:
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Write what is left, and let go of the database; gives up after `timeout_s`."""
+        if self._closing.is_set():
+            return
         for event in (self._closing, self._something, self._somebody):
             event.set()
         try:
@@ -128,7 +130,7 @@ class Journal:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.wait({self._task})
-        self._thread.stop()
+        self._thread.stop(self._writer.close)
         _release(self._batch.waiting, "the ledger is closed")
         if self._pending:
             log.error("records are lost: the ledger was closed", extra={"records": self._pending})

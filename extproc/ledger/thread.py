@@ -39,8 +39,9 @@ class LedgerThread:
         self._work.put(work)
         return await done
 
-    def stop(self) -> None:
-        """Let the thread end after what it was given; does not wait for it."""
+    def stop(self, last: Callable[[], None]) -> None:
+        """Let the thread end after what it was given and `last`; does not wait for it."""
+        self._work.put(last)
         self._work.put(None)
 
     def _run(self) -> None:

@@ -24,7 +24,8 @@ class Counters:
 
     def __init__(self) -> None:
         self.dirty: dict[str, CounterState] = {}
-        self.seeded: list[CounterState] | None = None
+        self.seeded: list[CounterState] = []
+        self.is_seeded = False
         self.version = 0
 
     def use(self, counter: str, state: str) -> None:
@@ -37,6 +38,7 @@ class Counters:
 
     async def seed(self, states: Iterable[CounterState]) -> None:
         self.seeded = list(states)
+        self.is_seeded = True
 
 
 class Clock:

@@ -109,6 +109,7 @@ def decisions(draw: st.DrawFn) -> Decision:
     return made
 
 
+@settings(max_examples=60)
 @given(decisions())
 def test_a_decision_comes_back_as_it_was(decision: Decision) -> None:
     record = pb.DecisionRecord.FromString(decision_record(decision, "here").SerializeToString())
@@ -141,7 +142,7 @@ def test_a_change_comes_back_as_it_was() -> None:
     assert restored.change(record) == reset()
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(decisions(), st.text(st.characters(), max_size=4), st.integers())
 def test_whatever_a_client_writes_has_a_record(decision: Decision, text: str, number: int) -> None:
     request = AIRequest(api="a", provider=text, operation=text, model=text, max_output_tokens=number)
@@ -256,7 +257,7 @@ def test_ids_and_the_verdict_survive_whatever_else_there_is() -> None:
     assert [finding.determining for finding in record.findings] == [True]
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(decisions(), st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 20_000))
 def test_no_record_is_too_large(decision: Decision, models: int, findings: int, text: int) -> None:
     large = replace(

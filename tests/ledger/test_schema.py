@@ -1,0 +1,88 @@
+"""Tables of every earlier release come forward with what is in them; those of a newer one are left alone."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from extproc.errors import LedgerUnavailable, SettingsInvalid
+from extproc.ledger import schema
+from extproc.ledger.opening import open_book
+from extproc.ledger.schema import Migration
+from tests.ledger.running import look, running, verdict
+from tests.ledger.samples import allowed
+
+NEXT = Migration(
+    version=len(schema.migrations()) + 1,
+    name="next",
+    statements=(
+        "ALTER TABLE decisions ADD COLUMN tier TEXT NOT NULL DEFAULT 'none'",
+        "CREATE TABLE tiers (name TEXT NOT NULL PRIMARY KEY)",
+    ),
+)
+
+
+def test_migrations_count_from_one_and_do_something() -> None:
+    known = schema.migrations()
+
+    assert [migration.version for migration in known] == list(range(1, len(known) + 1))
+    assert all(migration.name and migration.statements for migration in known)
+    assert not any(";" in statement for migration in known for statement in migration.statements)
+
+
+@pytest.mark.parametrize("version", range(1, len(schema.migrations()) + 1))
+async def test_a_ledger_of_an_earlier_release_keeps_what_is_in_it(
+    url: str, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = schema.migrations()
+    monkeypatch.setattr(schema, "migrations", lambda: known[:version])
+    look(url, "SELECT 1")
+    if version == len(known):
+        async with running(url) as journal:
+            await journal.committed(allowed())
+    monkeypatch.setattr(schema, "migrations", lambda: (*known, NEXT))
+    async with running(url) as journal:
+        await journal.committed(allowed(2))
+
+    versions = [number for (number,) in look(url, "SELECT version FROM ledger_version ORDER BY version")]
+    assert versions == list(range(1, NEXT.version + 1))
+    assert verdict(url, "decision-000002").verdict.effect == "allow"
+    if version == len(known):
+        assert verdict(url, "decision-000001").verdict.effect == "allow"
+    assert {tier for (tier,) in look(url, "SELECT tier FROM decisions")} == {"none"}
+
+
+async def test_a_ledger_of_a_newer_release_is_refused(url: str) -> None:
+    look(url, "INSERT INTO ledger_version VALUES (99, 'of next year')")
+
+    with pytest.raises(SettingsInvalid, match=r"--ledger \(EXTPROC_LEDGER\).*newer release.*99"):
+        async with running(url):
+            pass
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    look(url, "SELECT 1")
+    known = schema.migrations()
+    broken = Migration(NEXT.version, "broken", (*NEXT.statements, "CREATE TABLE decisions (id TEXT)"))
+    monkeypatch.setattr(schema, "migrations", lambda: (*known, broken))
+    with pytest.raises(LedgerUnavailable):
+        look(url, "SELECT 1")
+    monkeypatch.undo()
+
+    assert look(url, "SELECT MAX(version) FROM ledger_version") == [(len(known),)]
+    with pytest.raises(LedgerUnavailable):
+        look(url, "SELECT tier FROM decisions")
+
+
+def test_sidecars_that_start_together_make_the_tables_once(url: str) -> None:
+    def start(_: int) -> None:
+        book = open_book(url)
+        with book.transaction():
+            pass
+        book.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(start, range(8)))
+
+    assert len(look(url, "SELECT version FROM ledger_version")) == len(schema.migrations())
