@@ -90,20 +90,26 @@ class RedisStore:
         Raises `SettingsInvalid` where the server refuses the user name or the password.
         """
         try:
-            (_, policy) = await self._run("look")
+            policy = await self._eviction()
         except StoreUnavailable:
             if self._link.last_error in CREDENTIALS:
                 raise SettingsInvalid(
                     f"--store (EXTPROC_STORE): Redis at {self._link.name} refuses the user name or the "
                     f"password ({self._link.last_error})"
                 ) from None
-            await self._restoration.done(None)
             return
-        if policy.startswith(b"allkeys"):
+        if policy.startswith("allkeys"):
             log.warning(
                 "the counter store may forget limits: set maxmemory-policy to noeviction",
-                extra={"store": self._link.name, "maxmemory_policy": policy.decode()},
+                extra={"store": self._link.name, "maxmemory_policy": policy},
             )
+
+    async def _eviction(self) -> str:
+        """The server's policy, once counters are there."""
+        answer = await self._send("look")
+        if not answer and await self._restoration.done(None):
+            answer = await self._send("look")
+        return answer[1].decode() if answer else ""
 
     @property
     def status(self) -> StoreStatus:

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 # One script call puts back this many: a millisecond or two in which nobody else is served.
 BATCH = 500
 LOCK_MS = 10_000
+_RETRY_MS = 1000
 
 Call = Callable[..., Awaitable[list[int | bytes]]]
 States = Callable[[], Awaitable[Iterable[CounterState]]]
@@ -68,21 +69,41 @@ class Restoration:
             if answer != Lock.TAKEN:
                 return answer == Lock.NOT_NEEDED
             log.warning("counters are not there; putting back what the ledger knows")
-            states = tuple(await self._states())
-            for first in range(0, len(states), BATCH):
-                if not await self._put_back(token, states[first : first + BATCH]):
-                    return False
-            (is_done,) = await self._call("open", token, max((state.version for state in states), default=0))
+            count = await self._put_back(token)
         except AIPolicyError as error:
             log.error("counters not put back", extra={"error_type": type(error).__name__})  # noqa: TRY400  no stack to learn from
             return False
-        log.warning("counters put back", extra={"count": len(states)})
-        return bool(is_done)
+        if count is not None:
+            log.warning("counters put back", extra={"count": count})
+        return count is not None
 
-    async def _put_back(self, token: str, states: tuple[CounterState, ...]) -> bool:
-        """False where the lock was lost: another sidecar is at it."""
-        (is_held,) = await self._call("restore", token, self._lock_ms, *seeds(states))
-        return bool(is_held)
+    async def _put_back(self, token: str) -> int | None:
+        """How many counters; None where the lock was lost, so that another sidecar is at it."""
+        try:
+            states = await self._known(token)
+        except AIPolicyError:
+            # Whoever asks next tries again, but not at once.
+            await self._call("restore", token, _RETRY_MS)
+            raise
+        for first in range(0, len(states), BATCH):
+            (is_held,) = await self._call(
+                "restore", token, self._lock_ms, *seeds(states[first : first + BATCH])
+            )
+            if not is_held:
+                return None
+        newest = max((state.version for state in states), default=0)
+        (is_done,) = await self._call("open", token, newest)
+        return len(states) if is_done else None
+
+    async def _known(self, token: str) -> tuple[CounterState, ...]:
+        """What the ledger knows; however long it takes to read, the lock is kept."""
+        reading = asyncio.ensure_future(self._states())
+        try:
+            while not (await asyncio.wait({reading}, timeout=self._lock_ms / 3000))[0]:
+                await self._call("restore", token, self._lock_ms)
+            return tuple(reading.result())
+        finally:
+            reading.cancel()
 
 
 def seeds(states: Iterable[CounterState]) -> tuple[str | bytes, ...]:
