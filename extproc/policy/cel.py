@@ -82,9 +82,11 @@ class Expression:
         except RuntimeError as error:
             # cel-cpp's own limits, such as the iterations of a comprehension, arrive as exceptions.
             return Failure(_status_word(str(error)))
+        result: bool | str = value.value()
+        if (result is True or result is False) and self.result is Result.BOOL:
+            return result
         name = value.type().name()
         if name == self.result:
-            result: bool | str = value.value()
             return result
         return Failure(_status_word(str(value.value())) if name == "ERROR" else "WRONG_TYPE")
 

@@ -318,8 +318,9 @@ class Evaluation:
         )
         candidates = self._policies.limit_index.candidates(self._facts)
         assessment = metering.assess(candidates, self._measure)
-        # A second try may concern others than the first.
-        self._findings.discard(self._policies.limits_by_ref)
+        if self._substitution is not None:
+            # The second try may concern other limits than the first.
+            self._findings.discard(self._policies.limits_by_ref)
         self._findings.replace(assessment.findings)
         self._grant = self._determining
         failed = assessment.deny

@@ -5,8 +5,9 @@ Floor 1, pure. What a request takes of a unit is `spending`'s; what a limit is, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from extproc.decision import (
     Charge,
@@ -18,13 +19,15 @@ from extproc.decision import (
     Outcome,
     PolicyRef,
     Reason,
+    Unit,
 )
 from extproc.policy import denials, spending
 from extproc.policy.cel import Failure
 from extproc.policy.limited import Limit, charge, key_of
-from extproc.policy.spending import Measure
+from extproc.policy.spending import Measure, Reserve, Taken
 
 Limits = Mapping[PolicyRef, Limit]
+_Taken = Callable[[Unit, Reserve], Taken | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +45,16 @@ class Assessment:
 
 def assess(limits: Iterable[Limit], measure: Measure) -> Assessment:
     """Ask every limit what it takes."""
-    asked = [_assess(limit, measure) for limit in limits if limit.mode is not Mode.DISABLED]
+    # Many limits count the same unit, and a cost is looked up in price lists.
+    taken_of = cache(lambda unit, reserve: spending.taken(unit, measure, reserve))
+    asked = [_assess(limit, measure, taken_of) for limit in limits if limit.mode is not Mode.DISABLED]
     return Assessment(
         charges=tuple(answer for answer in asked if isinstance(answer, Charge)),
         findings=tuple(answer for answer in asked if isinstance(answer, Finding)),
     )
 
 
-def _assess(limit: Limit, measure: Measure) -> Charge | Finding:
+def _assess(limit: Limit, measure: Measure, taken_of: _Taken) -> Charge | Finding:
     spec = limit.spec
     matched = spec.match.evaluate(measure.activated)
     if isinstance(matched, Failure):
@@ -59,7 +64,7 @@ def _assess(limit: Limit, measure: Measure) -> Charge | Finding:
     key = key_of(limit, measure.activated)
     if isinstance(key, Failure):
         return _errored(limit, f"The key of {limit.ref} failed: {key.code}.", Reason.POLICY_ERROR)
-    taken = spending.taken(spec.unit, measure, spec.reserves(measure.reserve))
+    taken = taken_of(spec.unit, spec.reserves(measure.reserve))
     if taken is None:
         model = measure.request.model if measure.request else ""
         return _errored(limit, denials.unpriced(limit.ref, model), Reason.POLICY_ERROR)
