@@ -109,6 +109,7 @@ class Journal:
         except LedgerUnavailable as error:
             self._failed(error)
         except SettingsInvalid:
+            self._closing.set()
             self._thread.stop(self._writer.close)
             raise
         if not self._status.has_counters:

@@ -8,9 +8,9 @@ import pytest
 
 from extproc.errors import LedgerUnavailable, SettingsInvalid
 from extproc.ledger import schema
-from extproc.ledger.opening import open_book
+from extproc.ledger.opening import open_book, open_ledger
 from extproc.ledger.schema import Migration
-from tests.ledger.running import look, running, verdict
+from tests.ledger.running import Counters, look, running, verdict
 from tests.ledger.samples import allowed
 
 NEXT = Migration(
@@ -86,3 +86,15 @@ def test_sidecars_that_start_together_make_the_tables_once(url: str) -> None:
         list(pool.map(start, range(8)))
 
     assert len(look(url, "SELECT version FROM ledger_version")) == len(schema.migrations())
+
+
+async def test_a_ledger_that_never_opened_can_be_closed(url: str) -> None:
+    look(url, "INSERT INTO ledger_version VALUES (99, 'of next year')")
+    journal = open_ledger(
+        url, instance="i", scope="i", changed_counters=Counters().changed, seed=None, retention_days=1
+    )
+    with pytest.raises(SettingsInvalid):
+        await journal.start()
+
+    await journal.close(timeout_s=0)  # would fail if it waited for anything
+    assert not journal.status.written
