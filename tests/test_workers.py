@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,9 @@ import pytest
 from demo import child
 from extproc.envoy_config import EnvoySettings, render_bootstrap
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
-from extproc.settings import worker_addresses
+from extproc.settings import Settings, worker_addresses
+from extproc.workers import Supervisor
+from extproc.workers import supervisor as supervisor_module
 from tests.e2e import stand_ins
 from tests.e2e.gateway import Gateway, free_ports, gateway
 from tests.servers.redis import RedisServer
@@ -453,13 +455,83 @@ def test_a_policy_folder_that_does_not_load_is_said_once_and_ends_all(tmp_path: 
     assert "canary" not in said
 
 
-def test_an_endpoint_in_use_ends_all_and_is_named(redis: RedisServer, tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(OPEN)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        said = refused(
-            *("--policies", str(tmp_path), "--grpc", f"127.0.0.1:{port - 1}"), EXTPROC_STORE=redis.url
-        )
+# --- workers that misbehave: scripts in their place
 
-    assert f"127.0.0.1:{port}" in said
-    assert "EXTPROC_GRPC" in said
+# It answers its supervisor, and ends only when it is killed.
+STUBBORN = """
+import json, pathlib, signal, socket, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+number, folder = sys.argv[-3], pathlib.Path(sys.argv[-1])
+listener = socket.socket(socket.AF_UNIX)
+(folder / f"worker-{number}.sock").unlink(missing_ok=True)
+listener.bind(str(folder / f"worker-{number}.sock"))
+listener.listen()
+body = json.dumps({"ready": True, "revision": "r"}).encode()
+while True:
+    connection, _ = listener.accept()
+    if b"/readyz" in connection.recv(4096):
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(body) + body)
+    connection.close()
+"""
+# It ends when it is told to; nobody can take its place a second time.
+ONCE = STUBBORN.replace("SIG_IGN", "SIG_DFL").replace(
+    "number, folder", "import os; os.mkdir(sys.argv[-1] + '/once-' + sys.argv[-3])\nnumber, folder", 1
+)
+
+
+def scripted(folder: Path, script: str) -> Supervisor:
+    (folder / "a.yaml").write_text(OPEN)
+    settings = Settings(
+        policies=folder,
+        grpc=f"unix:{folder}/x.sock",
+        admin_port=0,
+        workers=2,
+        store="redis://h",
+        drain_s=0.0,
+    )
+    return Supervisor(settings, [sys.executable, "-S", "-c", script])
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():  # noqa: ASYNC110  it is in other processes
+            await asyncio.sleep(0.02)
+
+
+async def test_a_worker_that_does_not_start_ends_all_with_its_exit_code(tmp_path: Path) -> None:
+    supervisor = scripted(tmp_path, "import sys; sys.exit(2)")
+
+    assert await supervisor.run() == 2
+
+
+async def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module, "_AFTER_DRAIN_S", 0.1)
+    supervisor = scripted(tmp_path, STUBBORN)
+    running = asyncio.ensure_future(supervisor.run())
+    await until(lambda: supervisor.is_up)
+    pids = [each.pid for each in supervisor.workers]
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    assert await running == 0
+    assert [pid for pid in pids if pid is None or not is_gone(pid)] == []
+
+
+async def test_a_restart_ends_at_the_first_worker_that_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others serve on, and the empty place is tried again and again."""
+    monkeypatch.setattr(supervisor_module, "_BACK_S", 0.5)
+    supervisor = scripted(tmp_path, ONCE)
+    running = asyncio.ensure_future(supervisor.run())
+    await until(lambda: supervisor.is_up)
+    first, second = supervisor.workers
+    serving = second.pid
+    os.kill(os.getpid(), signal.SIGHUP)
+    await until(lambda: supervisor.is_restarting)
+    await until(lambda: not supervisor.is_restarting and first.crashes > 1)
+
+    assert not first.is_serving
+    assert (second.is_serving, second.pid) == (True, serving)
+    assert await supervisor.obstacle(second) == "no other worker serves"
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert await running == 0

@@ -8,8 +8,8 @@ Who owns what:
     policies    every worker: it loads and follows the folder itself. A set compiles in milliseconds,
                 and one that lags behind is seen in `/readyz`, as a notice, a log record and a gauge.
     counters    the store, which all share; that is why `memory:` does not go with several workers.
-    ledger      every worker writes with its own connection, as `HOST:worker-N`: the next process in
-                the place finds what its predecessor left open.
+    ledger      every worker writes with its own connection and under the name of its endpoint: the
+                next process in the place ends what its predecessor left open.
     learned     every worker, in a folder of its own below `--state`.
     endpoint    every worker: Envoy keeps one connection to each, where a shared one would starve some.
     admin       the supervisor: the port and its guard. Workers answer it on sockets in a private folder.

@@ -96,12 +96,12 @@ class WorkersAdmin(AdminServer):
         return JSONResponse({"worker": number, "restarting": True}, HTTPStatus.ACCEPTED)
 
     async def _forward(self, request: Request) -> Response:
-        """Ask the first worker that is ready: what is behind these paths is shared, or the same in all."""
+        """Ask the first worker that serves: what is behind these paths is shared, or the same in all."""
         for worker in self._supervisor.workers:
-            if worker.is_ready:
+            if worker.is_serving:
                 break
         else:
-            return JSONResponse({"error": "no worker is ready"}, HTTPStatus.SERVICE_UNAVAILABLE)
+            return JSONResponse({"error": "no worker serves"}, HTTPStatus.SERVICE_UNAVAILABLE)
         query = f"?{request.url.query}" if request.url.query else ""
         answer = await worker.ask(
             request.scope["raw_path"].decode("ascii") + query,
@@ -121,7 +121,7 @@ def _line(worker: Worker, said: dict[str, Any]) -> dict[str, Any]:
         "worker": worker.number,
         "endpoint": worker.endpoint,
         "pid": worker.pid,
-        "ready": worker.is_ready and bool(said.get("ready")),
+        "ready": worker.is_serving and bool(said.get("ready")),
         "revision": said.get("revision"),
         "restarts": worker.crashes + worker.replacements,
     }
@@ -136,10 +136,10 @@ def _own(workers: Iterable[Worker]) -> merged.Families:
     restarts = CounterMetricFamily(
         "ai_policy_worker_restarts", "Workers that another process replaced.", labels=("worker", "reason")
     )
-    ready = GaugeMetricFamily("ai_policy_worker_ready", "Whether this worker serves.", labels=("worker",))
+    ready = GaugeMetricFamily("ai_policy_worker_up", "Whether this worker serves.", labels=("worker",))
     for worker in workers:
         name = str(worker.number)
         restarts.add_metric((name, "crashed"), worker.crashes)
         restarts.add_metric((name, "asked"), worker.replacements)
-        ready.add_metric((name,), float(worker.is_ready))
+        ready.add_metric((name,), float(worker.is_serving))
     return (restarts, ready)

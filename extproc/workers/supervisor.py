@@ -47,7 +47,7 @@ class Supervisor:
         self.workers: tuple[Worker, ...] = ()
         self.counted_before: merged.Families = ()  # by processes that ended
         self._stopping = asyncio.Event()
-        self._is_up = False  # all places were taken once
+        self.is_up = False  # all places were taken once
         self._exit_code = 0
         self._rolling = asyncio.Lock()
         self._aside: set[asyncio.Task[None]] = set()
@@ -110,8 +110,8 @@ class Supervisor:
     async def _run_workers(self, group: asyncio.TaskGroup) -> None:
         """Return when all have ended."""
         keeping = [group.create_task(self._keep(worker)) for worker in self.workers]
-        if await self._until(lambda: all(worker.is_ready for worker in self.workers)):
-            self._is_up = True
+        if await self._until(lambda: all(worker.is_serving for worker in self.workers)):
+            self.is_up = True
             log.info("workers serve", extra={"endpoints": [worker.endpoint for worker in self.workers]})
         await self._stopping.wait()
         log.info("stopping", extra={"workers": len(self.workers)})
@@ -132,7 +132,7 @@ class Supervisor:
             self.counted_before = merged.counted(self.counted_before, worker.left_behind())
             if self._stopping.is_set() or worker.is_leaving:
                 continue
-            if not self._is_up:
+            if not self.is_up:
                 self._give_up(worker, code)
                 return
             if loop.time() - started_at > _STEADY_S:
@@ -175,8 +175,10 @@ class Supervisor:
         """Why this one must not end now; empty where it may."""
         if self._stopping.is_set():
             return "all of them are being stopped"
-        if not any(other.is_ready for other in self.workers if other is not worker):
-            return "no other worker is ready"
+        if not self.is_up:
+            return "not all of them have started yet"
+        if not any(other.is_serving for other in self.workers if other is not worker):
+            return "no other worker serves"
         try:
             await asyncio.to_thread(policyset.load, self._settings.policies)
         except PolicyFolderInvalid as invalid:
@@ -200,13 +202,13 @@ class Supervisor:
         worker.is_leaving = True
         worker.replacements += 1
         await worker.stop(self._settings.drain_s + _AFTER_DRAIN_S)
-        if not await self._until(lambda: worker.is_ready and worker.pid != leaving, within_s=_BACK_S):
+        if not await self._until(lambda: worker.is_serving and worker.pid != leaving, within_s=_BACK_S):
             return "it did not come back"
         return ""
 
     async def _are_seen_beside(self, worker: Worker) -> bool:
         """Whether Envoy sends requests to all others, those included that have just been started."""
-        others = [other for other in self.workers if other is not worker and other.is_ready]
+        others = [other for other in self.workers if other is not worker and other.is_serving]
         return all(await asyncio.gather(*(other.is_seen_by_envoy() for other in others)))
 
     async def _until(

@@ -57,7 +57,7 @@ class Worker:
         self.endpoint = endpoint
         self._command = [*command, "--worker-number", str(place.number), "--worker-folder", str(place.folder)]
         self._process: Process | None = None
-        self.is_ready = False
+        self.is_serving = False  # its server listens; whether it is ready to decide, `readiness` says
         self.is_leaving = False  # it was told to end, so that another one takes its place
         self.crashes = 0
         self.replacements = 0
@@ -83,14 +83,14 @@ class Worker:
         )
 
     async def ended(self) -> int:
-        """Wait for the end of what `start` started, and say as `is_ready` when it serves; the exit code."""
+        """Wait for the end of what `start` started, and set `is_serving` meanwhile; the exit code."""
         process = self._running
         polling = asyncio.get_running_loop().create_task(self._poll())
         try:
             return await process.wait()
         finally:
             polling.cancel()
-            self.is_ready = False
+            self.is_serving = False
 
     @property
     def _running(self) -> Process:
@@ -101,14 +101,14 @@ class Worker:
     async def _poll(self) -> None:
         while not await self.readiness():  # noqa: ASYNC110  the event is in another process
             await asyncio.sleep(_POLL_S)
-        self.is_ready = not self.is_leaving
+        self.is_serving = not self.is_leaving
 
     async def stop(self, within_s: float) -> None:
         """Tell it to end in order, and kill it when that takes too long."""
         process = self._process
         if process is None or process.returncode is not None:
             return
-        self.is_ready = False
+        self.is_serving = False
         process.terminate()
         try:
             await asyncio.wait_for(process.wait(), within_s)
@@ -147,9 +147,9 @@ class Worker:
             connection.close()
 
     async def readiness(self) -> dict[str, Any]:
-        """What its `/readyz` says; empty where it says nothing."""
+        """What its `/readyz` says, ready or not; empty where nobody answers."""
         answer = await self.ask("/readyz")
-        said: dict[str, Any] = json.loads(answer.body) if answer.status == HTTPStatus.OK else {}
+        said: dict[str, Any] = json.loads(answer.body) if answer.headers else {}
         return said
 
     async def look(self) -> None:
