@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 from extproc.decision import ChargeOutcome, Leases, SlidingWindow, TokenBucket, Window
 from tests.store.charges import DAY_US, MINUTE_US, days
@@ -29,11 +30,10 @@ class Clock:
 
 @dataclass(slots=True, kw_only=True)
 class Entry:
-    """Something that was taken: when, by each way of telling the time, and how much of it still counts."""
+    """Something that was taken: when, by the clock and by what passed, and how much of it still counts."""
 
     decision_id: str
     at_us: int
-    latest_us: int
     passed_us: int
     amount: int
     is_forgiven: bool = False
@@ -83,7 +83,6 @@ class History:
             Entry(
                 decision_id=decision_id,
                 at_us=clock.now_us,
-                latest_us=clock.latest_us,
                 passed_us=clock.passed_us,
                 amount=amount,
             )
@@ -100,7 +99,8 @@ class BucketHistory(History):
     def used(self, clock: Clock) -> tuple[int, int]:
         """A bucket whose clock was set back waits for it, unless it was whole and forgotten before."""
         least = self._replayed([each.passed_us for each in self.entries], clock.passed_us)
-        return least, self._replayed([each.latest_us for each in self.entries], clock.latest_us)
+        waiting = list(accumulate((*(each.at_us for each in self.entries), clock.now_us), max))
+        return least, self._replayed(waiting[:-1], waiting[-1])
 
     def _owe(self, entry: Entry, owed: int, clock: Clock) -> None:
         self._add(entry.decision_id + " owes", owed, clock)

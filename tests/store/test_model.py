@@ -54,10 +54,12 @@ class StoreMachine(RuleBasedStateMachine):
         self.written: dict[str, CounterState] = {}
 
     def teardown(self) -> None:
-        self.look_at_what_is_written()
-        self.run(self.restart())
-        self.run(self.opening.__aexit__(None, None, None))
-        self.runner.close()
+        with self.runner:
+            try:
+                self.look_at_what_is_written()
+                self.run(self.restart())
+            finally:
+                self.run(self.opening.__aexit__(None, None, None))
 
     # --- what clients do
 
