@@ -14,6 +14,7 @@ from extproc.envoy_config import EnvoySettings, UsageMode, real_providers, rende
 from extproc.envoy_config.settings import DEMO_PROVIDER_KEY, Endpoint
 from extproc.errors import SettingsInvalid
 from extproc.policy import policyset
+from extproc.settings import MEMORY, Settings, worker_addresses
 
 ROOT = Path(__file__).parent.parent
 HOST = "127.0.0.1"
@@ -31,6 +32,7 @@ class Plan:
     admin_port: int
     demo_port: int
     grpc: str
+    workers: int
     policies: Path
     usage: UsageMode
     upstreams: tuple[str, ...]
@@ -58,14 +60,17 @@ class Plan:
         """
         upstreams = tuple(name.strip() for name in environment.get("UPSTREAM", "").split(",") if name.strip())
         gateway_port = _port(environment, "EXTPROC_GATEWAY_PORT", 10000)
+        # Relative to the repository: the path of a Unix socket has room for 107 bytes.
+        grpc = environment.get("EXTPROC_GRPC") or f"unix:.run/up-{gateway_port}/extproc.sock"
+        policies = Path(environment.get("EXTPROC_POLICIES") or ROOT / "policies").absolute()
         return cls(
             gateway_port=gateway_port,
             envoy_admin_port=_port(environment, "EXTPROC_ENVOY_ADMIN_PORT", 9901),
             admin_port=_port(environment, "EXTPROC_ADMIN_PORT", 8080),
             demo_port=_port(environment, "EXTPROC_DEMO_PORT", 10100),
-            # Relative to the repository: the path of a Unix socket has room for 107 bytes.
-            grpc=environment.get("EXTPROC_GRPC") or f"unix:.run/up-{gateway_port}/extproc.sock",
-            policies=Path(environment.get("EXTPROC_POLICIES") or ROOT / "policies").absolute(),
+            grpc=grpc,
+            workers=_workers(environment, grpc, policies),
+            policies=policies,
             usage=_usage(environment.get("EXTPROC_USAGE") or "native"),
             upstreams=upstreams,
             keys=_keys(upstreams, environment),
@@ -79,6 +84,20 @@ def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
         raise SettingsInvalid(f"{variable}={text!r} is no port; set a number from 1 to 65535")
     return int(text)
+
+
+def _workers(environment: Mapping[str, str], grpc: str, policies: Path) -> int:
+    """How many the sidecar will start; it reads store and ledger itself, and would refuse the same."""
+    text = environment.get("EXTPROC_WORKERS") or "1"
+    if not text.isdecimal():
+        raise SettingsInvalid(f"EXTPROC_WORKERS={text!r} is no number; set 1 or more")
+    return Settings(
+        policies=policies,
+        grpc=grpc,
+        workers=int(text),
+        store=environment.get("EXTPROC_STORE") or MEMORY,
+        ledger=environment.get("EXTPROC_LEDGER") or "",
+    ).workers
 
 
 def _usage(text: str) -> UsageMode:
@@ -107,9 +126,10 @@ def check_ports(plan: Plan) -> None:
         ("the sidecar's admin", HOST, plan.admin_port, "EXTPROC_ADMIN_PORT"),
         ("the demo provider", HOST, plan.demo_port, "EXTPROC_DEMO_PORT"),
     ]
-    endpoint = Endpoint.parse(plan.grpc)
-    if not endpoint.path:
-        places.append(("the sidecar's gRPC", endpoint.host, endpoint.port, "EXTPROC_GRPC"))
+    for address in worker_addresses(plan.grpc, plan.workers):
+        endpoint = Endpoint.parse(address)
+        if not endpoint.path:
+            places.append(("the sidecar's gRPC", endpoint.host, endpoint.port, "EXTPROC_GRPC"))
     taken = [
         f"port {port} for {what} is in use; move it with {variable}"
         for what, host, port, variable in places
@@ -149,7 +169,7 @@ def _envoy_settings(plan: Plan, body_limit_bytes: int) -> EnvoySettings:
         gateway_port=plan.gateway_port,
         admin_host=HOST,
         admin_port=plan.envoy_admin_port,
-        policy_endpoints=(plan.grpc,),
+        policy_endpoints=worker_addresses(plan.grpc, plan.workers),
         body_limit_bytes=body_limit_bytes,
         usage=plan.usage,
         demo_provider=f"{HOST}:{plan.demo_port}",

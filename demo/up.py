@@ -43,7 +43,8 @@ def commands(plan: Plan, config: Path) -> dict[str, list[str]]:
     """Each process's name and command line, in the order of starting."""
     serve = ["--policies", str(plan.policies), "--grpc", plan.grpc]
     serve += ["--admin-port", str(plan.admin_port), "--usage", plan.usage]
-    serve += ["--state", str(plan.folder / "state")]
+    # Store and ledger are in the environment: a password in them is in no list of processes.
+    serve += ["--workers", str(plan.workers), "--state", str(plan.folder / "state")]
     # Native usage is work in progress in Envoy, which says so dozens of times at every start.
     envoy = ["-c", str(config), "--disable-hot-restart"]
     envoy += ["--log-level", "warning", "--component-log-level", "misc:error"]

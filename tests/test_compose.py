@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -60,6 +61,7 @@ SCHEMA: dict[str, Any] = {
                 "volumes": {"type": "array", "items": {"$ref": "#/$defs/volume"}},
                 "depends_on": {"type": "object", "additionalProperties": {"$ref": "#/$defs/dependency"}},
                 "healthcheck": {"$ref": "#/$defs/healthcheck"},
+                "profiles": {**STRINGS, "minItems": 1},
                 "restart": {"enum": ["no", "always", "on-failure", "unless-stopped"]},
                 "read_only": {"type": "boolean"},
                 "tmpfs": STRINGS,
@@ -135,7 +137,8 @@ def test_every_dependency_is_a_service_and_has_the_health_it_is_waited_for() -> 
 
 
 def test_every_image_is_pinned_to_an_exact_version() -> None:
-    exact = re.compile(r":v?\d+\.\d+\.\d+(-[a-z]+)*$")
+    # Postgres counts releases by two numbers.
+    exact = re.compile(r"(^postgres:\d+\.\d+|:v?\d+\.\d+\.\d+)(-[a-z]+)*$")
     stages = dockerfile(ROOT)
     from_outside = {stage.image for stage in stages.values()} - stages.keys()
     images = {said["image"] for said in compose_file(ROOT)["services"].values()}
@@ -254,6 +257,43 @@ def test_jaeger_gets_what_envoy_and_the_sidecar_send() -> None:
     assert "jaeger" in said
     assert said["extproc"].environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://jaeger:4317"
     assert address == {"socket_address": {"address": "jaeger", "port_value": 4317}}
+
+
+def test_what_is_for_scale_starts_only_when_asked_for_and_is_watched() -> None:
+    declared = compose_file(ROOT)["services"]
+    scale = {name for name, said in declared.items() if said.get("profiles") == ["scale"]}
+
+    assert scale == {"valkey", "postgres"}
+    for name, said in declared.items():
+        assert not scale & said.get("depends_on", {}).keys(), f"{name} would not start without the profile"
+    for name in scale:
+        assert declared[name]["healthcheck"]
+        assert "ports" not in declared[name], f"{name} is for the other services alone"
+
+
+def test_the_sidecar_can_be_pointed_at_what_is_for_scale() -> None:
+    """By the line in the file's own comment."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    said = dict(re.findall(r"(EXTPROC_(?:STORE|LEDGER))=(\S+)", text.partition("\nname:")[0]))
+    services = compose_file(ROOT, said)["services"]
+    given = services["extproc"]["environment"]
+    settings = Settings(
+        policies=ROOT / "policies", store=given["EXTPROC_STORE"], ledger=given["EXTPROC_LEDGER"]
+    )
+    database = services["postgres"]["environment"]
+
+    assert urlsplit(settings.store).hostname == "valkey"
+    assert urlsplit(settings.ledger).hostname == "postgres"
+    assert urlsplit(settings.ledger).username == database["POSTGRES_USER"]
+    assert urlsplit(settings.ledger).password == database["POSTGRES_PASSWORD"]
+    assert urlsplit(settings.ledger).path == f"/{database['POSTGRES_DB']}"
+
+
+def test_without_a_word_the_sidecar_keeps_its_counters_itself() -> None:
+    given = services(ROOT)["extproc"].environment
+
+    assert given["EXTPROC_STORE"] == "memory:"
+    assert not given["EXTPROC_LEDGER"]
 
 
 def test_ci_runs_what_a_person_runs() -> None:

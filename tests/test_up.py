@@ -22,6 +22,7 @@ from demo import child
 from demo.plan import Plan, remove_keys, write_files
 from extproc.errors import SettingsInvalid
 from tests.e2e.gateway import free_ports
+from tests.servers.redis import RedisServer
 
 ROOT = Path(__file__).parent.parent
 VARIABLES = ("EXTPROC_GATEWAY_PORT", "EXTPROC_ENVOY_ADMIN_PORT", "EXTPROC_ADMIN_PORT", "EXTPROC_DEMO_PORT")
@@ -158,6 +159,10 @@ def test_a_port_in_use_is_named_with_the_variable_that_moves_it() -> None:
         ("EXTPROC_DEMO_PORT", "http", "EXTPROC_DEMO_PORT='http' is no port"),
         ("EXTPROC_USAGE", "magic", "set native or stream"),
         ("EXTPROC_GRPC", "nowhere", "HOST:PORT"),
+        ("EXTPROC_WORKERS", "2", "EXTPROC_STORE"),
+        ("EXTPROC_WORKERS", "many", "EXTPROC_WORKERS='many' is no number"),
+        ("EXTPROC_STORE", "mysql://h", "redis://"),
+        ("EXTPROC_LEDGER", "mysql://h", "sqlite:PATH"),
         ("EXTPROC_POLICIES", "/nowhere", "/nowhere"),
         ("UPSTREAM", "openai", "OPENAI_API_KEY"),
         ("UPSTREAM", "mistral", "known: anthropic, gemini, openai"),
@@ -262,6 +267,24 @@ def test_the_body_limit_is_the_policy_folders(monkeypatch: pytest.MonkeyPatch, t
     config = write_files(Plan.read({"EXTPROC_POLICIES": str(policies)}))
 
     assert "request_body_buffer_limit: 54321" in config.read_text()
+
+
+def test_several_workers_share_what_the_environment_names() -> None:
+    """Each is an endpoint of the gateway's; the demo runs on any of them."""
+    with RedisServer() as redis, running(EXTPROC_WORKERS="2", EXTPROC_STORE=redis.url) as up:
+        port = up.ports["EXTPROC_ADMIN_PORT"]
+        lines = json.loads(child.get("127.0.0.1", port, "/readyz")[1])["workers"]
+        config = (up.folder / "envoy.yaml").read_text()
+        (curl, *_) = re.findall(r"^  curl .*$", up.said, re.MULTILINE)
+        answer = subprocess.run(curl, shell=True, capture_output=True, text=True, check=True).stdout
+        code, errors = up.end()
+
+    assert len(lines) == 2
+    for line in lines:
+        assert f'"{line["endpoint"].removeprefix("unix:")}"' in config
+    assert answer.startswith("HTTP/1.1 200")
+    assert (code, errors) == (0, "")
+    assert up.pids() == set()
 
 
 def test_an_unknown_port_is_refused() -> None:
