@@ -1,7 +1,11 @@
 """The memory store's bounds."""
 
+import pytest
+
+from extproc.decision import CalendarWindow, Leases, SlidingWindow, Window
+from extproc.store.base import CounterState
 from extproc.store.memory import MemoryStore
-from tests.store.charges import NOW_US, SECOND_US, charge, used
+from tests.store.charges import DAY_US, NOW_US, SECOND_US, charge, used
 
 
 async def test_a_reservation_pushed_out_keeps_its_charge_and_disturbs_no_other() -> None:
@@ -155,3 +159,145 @@ async def test_memory_forgets_a_counter_whose_charges_all_came_back() -> None:
     await store.settle("d", {}, NOW_US)
 
     assert len(store._counters) == 0
+
+
+# --- what may be forgotten
+
+
+MONTH = CalendarWindow(
+    10, "month", (NOW_US - 30 * DAY_US, NOW_US, NOW_US + 30 * DAY_US, NOW_US + 60 * DAY_US)
+)
+
+
+@pytest.mark.parametrize("window", [MONTH, SlidingWindow(10, 30 * DAY_US), Leases(10, 30 * DAY_US)])
+async def test_a_used_counter_keeps_its_place_however_long_nobody_asks(window: Window) -> None:
+    store = MemoryStore(counters=1)
+    await store.reserve("a", (charge("old", 1, window=window),), NOW_US)
+    later = NOW_US + 29 * DAY_US
+
+    (homeless,) = await store.reserve("b", (charge("new"),), later)
+
+    assert homeless.unavailable
+    assert (await store.read((charge("old", 1, window=window),), later))[0].used == 1
+
+
+@pytest.mark.parametrize("window", [MONTH, SlidingWindow(10, 30 * DAY_US), Leases(10, 30 * DAY_US)])
+async def test_a_counter_gives_way_once_its_time_is_over(window: Window) -> None:
+    store = MemoryStore(counters=1)
+    await store.reserve("a", (charge("old", 1, window=window),), NOW_US)
+
+    (placed,) = await store.reserve("b", (charge("new"),), NOW_US + 31 * DAY_US)
+
+    assert (placed.granted, list(store._counters)) == (True, ["new"])
+
+
+async def test_an_override_has_a_place_where_there_is_none_and_keeps_it_until_it_ends() -> None:
+    store = await full()
+
+    await store.override(charge("vip"), 5, NOW_US + 3600 * SECOND_US, NOW_US)
+
+    (outcome,) = await store.reserve("d", (charge("vip", 12),), NOW_US)
+    assert (outcome.granted, outcome.limit) == (True, 15)
+    later = NOW_US + 3600 * SECOND_US - 1
+    for name in ("x", "y", "z"):
+        await store.reserve(name, (charge(name, 1),), later)
+    assert (await store.read((charge("vip"),), later))[0].limit == 15
+
+
+async def test_whoever_looks_for_room_passes_over_nobody() -> None:
+    """Only the last of a thousand counters is whole again; it is found within a thousand looks."""
+    store = MemoryStore(counters=1000)
+    for number in range(1000):
+        await store.reserve(f"a{number}", (charge(f"c{number}", 1 if number == 999 else 10),), NOW_US)
+    later = NOW_US + SECOND_US
+
+    tries = 0
+    while (await store.reserve(f"t{tries}", (charge("new"),), later))[0].unavailable:
+        tries += 1
+
+    assert tries <= 1000 // 16 + 1
+    assert "c999" not in store._counters
+
+
+async def test_a_lease_that_was_pushed_out_is_over_in_its_time() -> None:
+    store = MemoryStore(open_reservations=1)
+    asked = charge(window=Leases(2, 60 * SECOND_US))
+    await store.reserve("a", (asked,), NOW_US)
+    await store.reserve("b", (asked,), NOW_US)
+    await store.renew(["a", "b"], NOW_US + 30 * SECOND_US)
+
+    used_then = [
+        (await store.read((asked,), NOW_US + after * SECOND_US))[0].used for after in (59, 60, 89, 90)
+    ]
+
+    assert used_then == [2, 1, 1, 0]
+
+
+# --- what the ledger is told
+
+
+async def test_nothing_is_noted_until_somebody_asks_who_then_is_told_everything() -> None:
+    store = MemoryStore()
+    for number in range(5):
+        await store.reserve(f"d{number}", (charge(f"c{number}"),), NOW_US)
+    await store.settle("d0", {}, NOW_US)
+
+    assert {state.counter for state in store.changed()} == {"c1", "c2", "c3", "c4"}
+    assert store.changed() == ()
+
+
+async def test_leases_that_come_and_go_are_not_told() -> None:
+    store = MemoryStore()
+    store.changed()
+    asked = charge(window=Leases(2, 60 * SECOND_US))
+    await store.reserve("a", (asked,), NOW_US)
+    await store.settle("a", {}, NOW_US)
+
+    assert store.changed() == ()
+
+
+async def test_what_is_told_of_forgotten_counters_is_bounded() -> None:
+    store = MemoryStore(counters=3)
+    store.changed()
+    for number in range(10):
+        await store.reserve(f"d{number}", (charge(f"c{number}"),), NOW_US)
+        await store.settle(f"d{number}", {}, NOW_US)
+
+    assert [(state.counter, state.state) for state in store.changed()] == [
+        ("c7", ""),
+        ("c8", ""),
+        ("c9", ""),
+    ]
+
+
+async def test_a_counter_that_made_room_is_told_to_be_empty() -> None:
+    store = MemoryStore(counters=1)
+    await store.reserve("a", (charge("old"),), NOW_US)
+    store.changed()
+    await store.reserve("b", (charge("new"),), NOW_US + SECOND_US)
+
+    assert {state.counter: state.state == "" for state in store.changed()} == {"old": True, "new": False}
+
+
+async def test_more_counters_are_seeded_than_there_is_room_for_and_none_is_lost() -> None:
+    first = MemoryStore()
+    for number in range(5):
+        await first.reserve(f"d{number}", (charge(f"c{number}", 5),), NOW_US)
+    second = MemoryStore(counters=2)
+    await second.seed(first.changed())
+
+    assert [await used(second, f"c{number}") for number in range(5)] == [5] * 5
+    assert (await second.reserve("d", (charge("new"),), NOW_US))[0].unavailable
+    assert (await second.reserve("e", (charge("new"),), NOW_US + 5 * SECOND_US))[0].granted
+
+
+async def test_an_empty_state_that_is_newer_takes_its_counter_away() -> None:
+    store = MemoryStore()
+    await store.reserve("d", (charge(),), NOW_US)
+    (state,) = store.changed()
+    await store.reserve("e", (charge(),), NOW_US)
+
+    await store.seed([CounterState(counter="c", version=state.version + 9, state="")])
+
+    assert await used(store) == 0
+    assert store.changed() == ()
