@@ -78,9 +78,10 @@ end
 
 -- What may come back of a bucket: the least in use since each reservation (extproc/policy/counters/lows.py).
 -- An entry is four numbers: the last reservation it stands for, how many, and the least, a pair. Beyond
--- `MOST_LOWS` neighbours share one, at the lower of their two: what comes back is then never too much.
+-- `MOST_LOWS` neighbours share one, at the lower of their two: what comes back is then never too much, and
+-- less only where the bucket was all but whole.
 
-local LOW_BYTES, MOST_LOWS = 32, 256
+local LOW_BYTES, MOST_LOWS = 32, 512
 
 local function look(c)
   if c.used == 0 and c.rest == 0 then

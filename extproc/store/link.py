@@ -42,6 +42,11 @@ _REFUSED: Final = (
     exceptions.ResponseError,
     exceptions.RedisClusterException,
 )
+_PLAIN_ERROR = "ERR"
+# What Lua says of our own script holds nobody's words.
+_OURS, _LONGEST_KIND = "user_script:", 200
+# Of longer commands Redis says it so, as an error of the protocol.
+_UNAUTHENTICATED = "unauthenticated"
 CREDENTIALS: Final = frozenset({"NOAUTH", "WRONGPASS", "NOPERM", "AuthenticationError"})
 
 
@@ -59,10 +64,10 @@ class Link:
         timeout_s: float = TIMEOUT_S,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._client = _client(url)
         self.name = _name(url)
         self.last_error = ""
         self.breaker = CircuitBreaker(clock_s)
-        self._client = _client(url)
         self._script = script
         self._digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         self._timeout_s = timeout_s
@@ -137,16 +142,18 @@ class Link:
 def _kind(error: BaseException) -> str:
     """A word for what went wrong: the server's error code, else our name for it."""
     code = getattr(error, "status_code", None)
-    if isinstance(code, str) and code and code != "ERR":
+    if isinstance(code, str) and code and code != _PLAIN_ERROR:
         return code
-    if type(error) is exceptions.ResponseError:
-        text = str(error)
-        if "user_script:" in text:
-            return text[:200]  # Lua's own words about our script
-        first = text.split(" ", 1)[0]
-        # Codes are capitals; whatever else comes first may be anybody's words.
-        return first if first.isascii() and first.isalpha() and first.isupper() else "ERR"
-    return type(error).__name__
+    if type(error) is not exceptions.ResponseError:
+        return type(error).__name__
+    text = str(error)
+    if _UNAUTHENTICATED in text:
+        return "NOAUTH"
+    # Codes are capitals; whatever else comes first may be anybody's words.
+    first = text.split(" ", 1)[0]
+    if first.isascii() and first.isalpha() and first.isupper() and first != _PLAIN_ERROR:
+        return first
+    return text[:_LONGEST_KIND] if _OURS in text else _PLAIN_ERROR
 
 
 def _name(url: str) -> str:

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.e2e.gateway import free_ports
 
@@ -55,7 +57,8 @@ class RedisServer:
 
     def client(self, **options: Any) -> redis.Redis:
         """A blocking client, for a test's own questions; close it."""
-        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5, **options)
+        never = Retry(NoBackoff(), 0)
+        return redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=5, retry=never, **options)
 
     def start(self) -> None:
         """Start it, with what is on disk, and wait until it answers."""

@@ -169,7 +169,7 @@ async def call(store: Store, name: str, arguments: tuple[Any, ...]) -> Any:
     return await getattr(store, name)(*arguments)
 
 
-@settings(max_examples=250)
+@settings(max_examples=120)
 @given(plans=PLANS, steps=st.lists(STEPS, min_size=1, max_size=25))
 def test_every_call_is_answered_as_memory_answers_it(
     runner: asyncio.Runner, redis_store: RedisStore, plans: list[Plan], steps: list[Any]
