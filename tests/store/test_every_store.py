@@ -379,6 +379,16 @@ async def test_reading_answers_what_reserving_would_and_takes_nothing(store: Sto
         store.changed()
 
 
+async def test_a_shadow_charge_is_read_as_it_would_be_taken(store: Store) -> None:
+    await store.reserve("a", (charge(amount=7),), NOW_US)
+    asked = charge(amount=9, enforced=False)
+
+    (read,) = await store.read((asked,), NOW_US)
+
+    assert (read.granted, read.reserved, read.remaining) == (False, 3, 0)
+    assert await store.reserve("b", (asked,), NOW_US) == (read,)
+
+
 async def test_charges_are_read_each_by_itself(store: Store) -> None:
     await store.reserve("a", (charge("a", 8), charge("b", 1)), NOW_US)
 
@@ -528,6 +538,16 @@ async def test_a_seeded_counter_goes_on_as_it_was(store: Store, window: Window) 
     assert told(store)["c"].version > 41
 
 
+async def test_what_changes_after_a_counter_was_seeded_is_newer(store: Store) -> None:
+    counter = counters.unused(BUCKET)
+    counter.reserve(charge(amount=4), 1, NOW_US)
+    await store.seed([CounterState(counter="c", version=41, state=counter.dump())])
+
+    await store.reserve("a", (charge(),), NOW_US)
+
+    assert told(store)["c"].version > 41
+
+
 async def test_of_two_states_the_newer_one_is_the_counter(store: Store) -> None:
     def state(version: int, amount: int) -> CounterState:
         counter = counters.unused(BUCKET)
@@ -574,3 +594,13 @@ async def test_a_faster_rate_counts_from_when_it_is_first_asked_for(store: Store
 
     assert (denied.used, denied.wait_us) == (6, 1_200_000)
     assert (await store.reserve("d", (faster,), later + 1_200_000))[0].granted
+
+
+async def test_a_rate_that_was_asked_for_is_told(store: Store) -> None:
+    """Else a counter that is taken up again goes on at the old one."""
+    await store.reserve("a", (charge(amount=10),), NOW_US)
+    told(store)
+
+    await store.reserve("b", (charge(amount=10, window=TokenBucket(300, MINUTE_US, 10)),), NOW_US)
+
+    assert json.loads(told(store)["c"].state)["amount"] == 300

@@ -204,6 +204,14 @@ async def test_an_override_has_a_place_where_there_is_none_and_keeps_it_until_it
     assert (await store.read((charge("vip"),), later))[0].limit == 15
 
 
+async def test_an_override_takes_the_place_of_a_counter_that_is_whole_again() -> None:
+    store = await full()
+
+    await store.override(charge("vip"), 5, NOW_US + 3600 * SECOND_US, NOW_US + SECOND_US)
+
+    assert set(store._counters) == {"a", "vip"}
+
+
 async def test_whoever_looks_for_room_passes_over_nobody() -> None:
     """Only the last of a thousand counters is whole again; it is found within a thousand looks."""
     store = MemoryStore(counters=1000)
@@ -248,10 +256,13 @@ async def test_nothing_is_noted_until_somebody_asks_who_then_is_told_everything(
 
 async def test_leases_that_come_and_go_are_not_told() -> None:
     store = MemoryStore()
-    store.changed()
     asked = charge(window=Leases(2, 60 * SECOND_US))
     await store.reserve("a", (asked,), NOW_US)
+    assert store.changed() == ()
+
+    await store.reserve("b", (asked,), NOW_US)
     await store.settle("a", {}, NOW_US)
+    await store.settle("b", {}, NOW_US)
 
     assert store.changed() == ()
 

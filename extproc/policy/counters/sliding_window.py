@@ -62,7 +62,7 @@ class SlidingCounter(SlotCounter[SlidingWindow]):
         """Into the slot it reserved in; what no longer counts is nobody's."""
         del window
         self._forget(at_us)
-        if ticket.begin_us >= self._forgotten_us and self._counts_until(ticket.begin_us) > at_us:
+        if self._counts_until(ticket.begin_us) > at_us:
             self._replace(ticket, returned, owed)
 
     def _is_whole(self, at_us: int) -> bool:

@@ -117,6 +117,16 @@ def test_a_used_period_is_not_forgotten_before_it_is_over_for_a_day() -> None:
     assert counter.is_fresh(NOW_US + 2 * DAY_US)
 
 
+def test_a_late_settlement_makes_nobody_forget_the_period_after_it() -> None:
+    counter = counters.unused(WINDOW)
+    _, ticket = counter.reserve(on(0, 5), 1, NOW_US)
+    counter.reserve(on(1), 2, NOW_US + DAY_US)
+
+    counter.settle(on(0, 5), ticket, 3, NOW_US + DAY_US)
+
+    assert not counter.is_fresh(NOW_US + 3 * DAY_US - 1)
+
+
 moves = st.lists(
     st.tuples(
         st.integers(-DAY_US, DAY_US),
