@@ -152,6 +152,20 @@ async def test_no_call_moves_a_part_whenever_its_connection_is_cut(store: RedisS
     assert {outcome.used for outcome in await store.read(charges, NOW_US)} == {0}
 
 
+async def test_a_caller_that_leaves_leaves_no_answer_behind_for_the_next(store: RedisStore) -> None:
+    await store.reserve("d", (cap(7, counter="other"),), NOW_US)
+    for number in range(60):
+        leaving = asyncio.create_task(store.reserve(f"d{number}", (cap(counter="left"),), NOW_US))
+        for _ in range(number % 12):
+            await asyncio.sleep(0)
+        leaving.cancel()
+
+        (outcome,) = await store.read((cap(counter="other"),), NOW_US)
+
+        assert (outcome.used, outcome.remaining) == (7, 42)
+    assert store.status.is_connected
+
+
 # --- what it keeps, and how long
 
 
