@@ -21,7 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from extproc.errors import SettingsInvalid, StoreUnavailable
-from extproc.store.breaker import BreakerState, CircuitBreaker
+from extproc.store.breaker import CircuitBreaker
 
 log = logging.getLogger(__name__)
 
@@ -80,17 +80,6 @@ class Link:
 
     async def call(self, keys: tuple[str, ...], arguments: tuple[bytes | str | int, ...]) -> Any:
         """The script's answer. Raises `StoreUnavailable`; the outcome is unknown then."""
-        return await self._guarded(self._evaluate, keys, arguments)
-
-    async def command(self, *words: str | int) -> Any:
-        """One command's answer, on the same terms."""
-        return await self._guarded(self._client.execute_command, *words)
-
-    async def close(self) -> None:
-        """Let go of all connections."""
-        await self._client.aclose()
-
-    async def _guarded(self, work: Callable[..., Any], *arguments: Any) -> Any:
         if not self.breaker.allows():
             raise StoreUnavailable(f"Redis at {self.name} is left alone for a moment: {self.last_error}")
         kind = ""
@@ -98,7 +87,7 @@ class Link:
             for _ in range(TRIES):
                 try:
                     async with asyncio.timeout(self._timeout_s):
-                        answer = await work(*arguments)
+                        answer = await self._evaluate(keys, arguments)
                 except _REFUSED as error:
                     kind = _kind(error)
                     break
@@ -112,6 +101,10 @@ class Link:
             raise
         self._failed(kind)
         raise StoreUnavailable(f"Redis at {self.name} failed: {kind}")
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self._client.aclose()
 
     async def _evaluate(self, keys: tuple[str, ...], arguments: tuple[bytes | str | int, ...]) -> Any:
         try:
@@ -132,11 +125,6 @@ class Link:
         if not self._is_away:
             self._is_away = True
             log.error("counter store unavailable", extra={"store": self.name, "error_type": kind})
-
-    @property
-    def state(self) -> BreakerState:
-        """The breaker's."""
-        return self.breaker.state
 
 
 def _kind(error: BaseException) -> str:
