@@ -130,6 +130,14 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
             help="Where decisions are on record: sqlite:PATH or postgresql://; default: in --state.",
         ),
     ] = "",
+    instance: Annotated[
+        str,
+        typer.Option(
+            envvar="EXTPROC_INSTANCE",
+            help="Name in the ledger, the same for whoever takes this one's place. Default: the gRPC "
+            "address, with the host's name where the ledger is a Postgres.",
+        ),
+    ] = "",
     retention_days: Annotated[
         int, typer.Option(envvar="EXTPROC_RETENTION_DAYS", help="Days that records are kept.")
     ] = 30,
@@ -185,6 +193,7 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
             store_prefix=store_prefix,
             store_timeout_ms=store_timeout_ms,
             ledger=ledger,
+            instance=instance,
             retention_days=retention_days,
             workers=workers,
             tls_cert=tls_cert,

@@ -37,6 +37,9 @@ class Outcome(StrEnum):
     NOT_RUN = "not_run"
 
 
+SPOKEN = frozenset({Outcome.MATCHED, Outcome.ERRORED})  # the outcomes that say something
+
+
 class Reason(StrEnum):
     """Stable codes: what clients, metrics and alerts may hold on to. Never rename one."""
 
@@ -236,7 +239,7 @@ class Decision:
     started_at_ns: int  # Unix time
     decided_at_ns: int
     head: RequestHead  # without credentials and query
-    spoken: tuple[Finding, ...] = ()  # those of `findings` that say something: few, however many there are
+    spoken: tuple[Finding, ...] = ()  # those of `findings` that say something; found where nobody gives them
     identity: Identity = field(default_factory=Identity)
     request: AIRequest | None = None  # None where it was denied before, or could not be, classified
     target_model: str = ""  # where the request goes upstream with another model than it asked for
@@ -246,6 +249,11 @@ class Decision:
     denial: Denial | None = None
     error_type: str = ""  # telemetry error.type where we failed to decide properly
     attributes: Mapping[str, str] = field(default_factory=nothing)
+
+    def __post_init__(self) -> None:
+        if not self.spoken:
+            spoken = tuple(finding for finding in self.findings if finding.outcome in SPOKEN)
+            object.__setattr__(self, "spoken", spoken)
 
     @property
     def would_deny(self) -> bool:

@@ -60,6 +60,9 @@ class Errands:
                 await self._settle(action)
             case Reserve() if self._edge.store.is_immediate:
                 return await self._reserved(action)
+            case Record(waits=False):
+                if self._edge.ledger is not None:
+                    self._edge.ledger.decided(action.decision)
             case Reserve() | Record() | AwaitBytes():
                 return asyncio.ensure_future(self._told(action))
             case Understand() | Rewrite() | CountOutput():
@@ -180,11 +183,8 @@ class Errands:
 
     def _report(self, report: Report) -> None:
         edge, decision, settlement = self._edge, report.decision, report.settlement
-        if edge.ledger is not None and not report.is_on_record:
-            if settlement is None:
-                edge.ledger.decided(decision)
-            else:
-                edge.ledger.settled(decision, settlement)
+        if edge.ledger is not None and settlement is not None:
+            edge.ledger.settled(decision, settlement)
         try:
             if settlement is None:
                 edge.metrics.decided(decision)

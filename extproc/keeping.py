@@ -36,9 +36,7 @@ class Keeping:
     """The store and the ledger of one process; needs a running event loop. Raises `SettingsInvalid`."""
 
     def __init__(self, settings: Settings) -> None:
-        # Whoever takes this one's place has the same name, and nobody else meanwhile: it ends what
-        # its predecessor left open.
-        instance = f"{os.uname().nodename}/{settings.grpc}"
+        instance = settings.instance or _instance(settings)
         self.store: MemoryStore | RedisStore = open_store(
             settings.store,
             prefix=settings.store_prefix,
@@ -101,6 +99,16 @@ class Keeping:
         if self.journal is None:
             return ()
         return await self.journal.counters()
+
+
+def _instance(settings: Settings) -> str:
+    """The same for whoever takes this one's place, and nobody else's meanwhile: it takes up the counters.
+
+    A file is found by those who have its disk, whatever their host is called this time; a database by hosts
+    of any name.
+    """
+    host = "" if settings.ledger_url.startswith("sqlite:") else os.uname().nodename
+    return f"{host}/{settings.grpc}"
 
 
 def _read(source: Journal | RedisStore, name: str) -> int:

@@ -50,6 +50,7 @@ class Settings:
     store_prefix: str = "ai_policy"  # of every name in it; sidecars that share counters share the prefix
     store_timeout_ms: int = 50  # for one answer of it
     ledger: str = field(default="", repr=False)  # sqlite:PATH or a Postgres URL; empty: see `ledger_url`
+    instance: str = ""  # this sidecar's name in the ledger; empty: by its address, see `keeping`
     retention_days: int = 30  # of records; counters are kept
     workers: int = 1  # processes, each an endpoint of its own for Envoy
     tls_cert: Path | None = None
@@ -129,6 +130,7 @@ class Settings:
         return replace(
             self,
             grpc=worker_addresses(self.grpc, self.workers)[number],
+            instance=self.instance and f"{self.instance}/worker-{number}",
             # Only the supervisor reaches its admin, by a socket file.
             admin_host="127.0.0.1",
             ledger=self.ledger_url,

@@ -33,6 +33,8 @@ CAPACITY = 20_000
 _FIRST_RETRY_S = 0.1
 _LAST_RETRY_S = 5.0
 _UPKEEP_S = 60.0
+# A shared store answers a settlement after its record was left here: its counter follows this late.
+_IDLE_S = 1.0
 _MORE_UPKEEP_S = 0.05
 
 
@@ -215,7 +217,7 @@ class Journal:
             self._retry_s = min(2 * self._retry_s, _LAST_RETRY_S)
             return
         now_s = asyncio.get_running_loop().time()
-        await self._pause(self._something, self._upkeep_due_s - now_s)
+        await self._pause(self._something, min(_IDLE_S, self._upkeep_due_s - now_s))
         if self._something.is_set():
             await self._pause(self._somebody, GROUP_S)
 

@@ -33,6 +33,9 @@ from extproc.policy import facts
 
 # Of a traceparent of version 00 (W3C Trace Context, section 3.2): version, trace id, span id, flags.
 _TRACEPARENT_LENGTHS: Final = [2, 32, 16, 2]
+# Above this many the silent ones would fill the record, and take a millisecond to write.
+_ALL_FINDINGS: Final = 50
+SILENT: Final = "findings_not_matched"
 _HEXADECIMAL: Final = frozenset("0123456789abcdef")
 
 USAGE_FIELDS: Final = tuple(field.name for field in dataclasses.fields(Usage))
@@ -68,6 +71,7 @@ def change_record(change: Change, instance: str) -> pb.ChangeRecord:
 
 def _decision(decision: Decision, instance: str) -> pb.DecisionRecord:
     tokens, request = decision.tokens, decision.request
+    findings = decision.findings if len(decision.findings) <= _ALL_FINDINGS else decision.spoken
     trace_id, span_id = _trace(decision.head.headers.get("traceparent", ""))
     return pb.DecisionRecord(
         decision_id=decision.id,
@@ -83,13 +87,15 @@ def _decision(decision: Decision, instance: str) -> pb.DecisionRecord:
         uncalibrated_input_tokens=tokens.uncalibrated,
         target_model=decision.target_model,
         verdict=_verdict(decision),
-        findings=[_finding(finding) for finding in decision.findings],
+        findings=[_finding(finding) for finding in findings],
         charges=[
             *(_charge(outcome.charge, outcome) for outcome in decision.outcomes),
             *(_charge(charge, None) for charge in decision.uncounted),
         ],
         error_type=decision.error_type,
         attributes=decision.attributes,
+        # The revision says which policies were silent.
+        shed=() if findings is decision.findings else (SILENT,),
     )
 
 

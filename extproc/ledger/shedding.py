@@ -11,6 +11,7 @@ from typing import Any, Final
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from extproc.ledger.records import SILENT
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
 
@@ -59,7 +60,7 @@ def _decision_parts(record: pb.DecisionRecord, known: Facts) -> list[Part]:
     sizes = {
         "models": sum(map(len, known.request.models)),
         "tools": sum(map(len, known.request.tools)),
-        "findings_not_matched": sum(finding.ByteSize() for finding in not_matched),
+        SILENT: sum(finding.ByteSize() for finding in not_matched),
         "groups": sum(map(len, identity.groups)),
         "labels": sum(len(name) + len(value) for name, value in identity.labels.items()),
         "claims": sum(len(name) + len(value) for name, value in identity.claims.items()),
@@ -120,7 +121,7 @@ def _cut(text: str, longest: int) -> str:
 _LISTS: Final[tuple[Part, ...]] = (
     ("models", lambda _, known: known.request.ClearField("models")),
     ("tools", lambda _, known: known.request.ClearField("tools")),
-    ("findings_not_matched", _keep_findings(lambda finding: finding.outcome != "not_matched")),
+    (SILENT, _keep_findings(lambda finding: finding.outcome != "not_matched")),
     ("groups", lambda _, known: known.identity.ClearField("groups")),
     ("labels", lambda _, known: known.identity.ClearField("labels")),
     ("claims", lambda _, known: known.identity.ClearField("claims")),

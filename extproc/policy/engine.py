@@ -325,6 +325,8 @@ class Evaluation:
         self._grant = self._determining
         failed = assessment.deny
         if failed is not None:
+            self._findings.asked(self._policies.limit_index)
+            self._findings.replace(metering.not_run(self._policies.limits_by_ref, assessment.charges))
             return self._deny(failed, denials.FORBIDDEN, denials.failed(failed.policy, failed.message))
         self._charges = assessment.charges
         return self._charges

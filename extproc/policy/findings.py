@@ -10,13 +10,11 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from extproc.decision import Finding, Outcome, PolicyRef
+from extproc.decision import SPOKEN, Finding, Outcome, PolicyRef
 from extproc.policy.index import Index
 from extproc.policy.objects import PolicyObject, Spec
 
 Asked = Index[PolicyObject[Any]]
-
-_SPOKEN = frozenset({Outcome.MATCHED, Outcome.ERRORED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,5 +94,5 @@ class Findings:
             said = [replace(f, determining=True) if f is determining else f for f in self._found[ref]]
             place = self._roll.places[ref]
             findings[place : place + 1] = said
-            spoken[:0] = [finding for finding in said if finding.outcome in _SPOKEN]
+            spoken[:0] = [finding for finding in said if finding.outcome in SPOKEN]
         return Found(tuple(findings), tuple(spoken))

@@ -74,6 +74,14 @@ def _assess(limit: Limit, measure: Measure, taken_of: _Taken) -> Charge | Findin
     return charge(limit, key, taken, measure.at_ns // 1_000, is_spared=is_spared)
 
 
+def not_run(limits: Limits, charges: Iterable[Charge]) -> tuple[Finding, ...]:
+    """The findings of limits that would have been charged, and were not: another one failed."""
+    return tuple(
+        Finding(policy=taken.policy, outcome=Outcome.NOT_RUN, mode=limits[taken.policy].mode)
+        for taken in charges
+    )
+
+
 def without_store(limits: Limits, charges: Iterable[Charge]) -> tuple[Finding, ...]:
     """What `onError` says for each limit whose counter did not answer."""
     return tuple(

@@ -265,12 +265,12 @@ class Admission:
         decision = self.decision = self._evaluation.decision(at_ns)
         if self._policies.defaults.audit == "required":
             self.state = State.RECORDING
-            return [Record(decision=decision)]
-        return [*self._forward(decision), Report(decision=decision)]
+            return [Record(decision=decision, waits=True)]
+        return [Record(decision=decision), *self._forward(decision), Report(decision=decision)]
 
     def _on_recorded(self, event: Recorded) -> list[Action]:
         decision = self._allowed_decision
-        return [*self._forward(decision), Report(decision=decision, is_on_record=True)]
+        return [*self._forward(decision), Report(decision=decision)]
 
     def _on_record_failed(self, event: RecordFailed | DeadlinePassed) -> list[Action]:
         denied = self._deny(self._evaluation.audit_failed(), event.at_ns)
@@ -310,7 +310,7 @@ class Admission:
         self.state = State.DENIED
         decision = self.decision = self._evaluation.decision(at_ns)
         reply = self._format.render_denial(denial, self._call.provider if self._call else "")
-        return [replies.refuse(decision, reply), Report(decision=decision)]
+        return [Record(decision=decision), replies.refuse(decision, reply), Report(decision=decision)]
 
     def _too_large(self) -> RequestRefused:
         limit = self._policies.defaults.max_body_bytes

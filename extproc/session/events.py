@@ -251,9 +251,13 @@ class Rewrite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Put this decision on disk; answer with `Recorded` or `RecordFailed`."""
+    """Put this decision into the ledger, before Envoy is answered: a commit holds it with what it reserved.
+
+    Where it `waits`, answer `Recorded` once it is on disk, or `RecordFailed`.
+    """
 
     decision: Decision
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,11 +294,10 @@ class Settle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Tell telemetry and the ledger. Once with the decision, once with its settlement if it was allowed."""
+    """Tell telemetry, and the ledger of settlements. Once with the decision, once with its settlement."""
 
     decision: Decision
     settlement: Settlement | None = None
-    is_on_record: bool = False  # the decision is on disk already
 
 
 Action = (

@@ -19,7 +19,9 @@ Row = tuple[object, ...]
 
 CHAT = "/v1/chat/completions"
 FITS = {"model": "gpt-4o-mini", "messages": HELLO}
-MOST = 250_000  # RateLimit/team-tokens holds so many
+# RateLimit/team-tokens holds 250,000 tokens, and a RequestCap lowers any output limit to 100,000.
+LONG = [{"role": "user", "content": "x " * 160_000}]
+HALF = [{"role": "user", "content": "x " * 40_000}]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +64,9 @@ REQUESTS = (
     Sent(what="an unknown `content-encoding`", body=b"x", headers={"content-encoding": "lzma"}),
     Sent(what="gzip that is none", body=b"x", headers={"content-encoding": "gzip"}),
     Sent(what="one byte more than `maxBodyBytes`", body=b" " * (32 * 1024 * 1024 + 1)),
-    Sent(what="more than a limit ever holds", body=FITS | {"max_tokens": MOST}),
+    Sent(what="more than a limit ever holds", body=FITS | {"messages": LONG, "max_tokens": 100_000}),
 )
-FULL = Sent(what="more than a limit holds now", body=FITS | {"max_tokens": MOST - 50_000})
+FULL = Sent(what="more than a limit holds now", body=FITS | {"messages": HALF, "max_tokens": 100_000})
 AFTER = (
     Sent(
         what="a WebSocket",

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from tests.e2e.otlp import OtlpReceiver
 from tests.e2e.stack import Stack
-from tests.readme import endings, first, inputs, telemetry
+from tests.readme import budgets, endings, first, inputs, telemetry
 from tests.readme.markdown import ROOT
 
 POLICIES = ROOT / "policies"
@@ -25,12 +25,19 @@ def blocks() -> dict[str, str]:
         for usage in ("native", "stream"):
             (scratch / usage).mkdir()
         native = running.enter_context(
-            Stack(scratch / "native", policies=POLICIES, usage="native", otlp_endpoint=receiver.endpoint)
+            Stack(
+                scratch / "native",
+                policies=POLICIES,
+                usage="native",
+                otlp_endpoint=receiver.endpoint,
+                environment=budgets.environment(scratch),
+            )
         )
         stream = running.enter_context(Stack(scratch / "stream", policies=POLICIES, usage="stream"))
         # In this order: the first requests meet limits that nobody has used, the last ones a full limit
         # and then no sidecar.
         found = first.blocks(native, receiver)
+        found["budgets"] = budgets.block(native)
         found["endings"] = endings.table_of({"stream": stream, "native": native})
         answered = inputs.rows(native)
         found |= telemetry.blocks(native, receiver)

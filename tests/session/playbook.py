@@ -172,7 +172,7 @@ class Playbook:
                 )
             case Rewrite():
                 self._advance(self._rewritten(action))
-            case Record():
+            case Record(waits=True):
                 self._advance(Recorded(at_ns=self.now_ns))
 
     def _rewritten(self, action: Rewrite) -> Rewritten:
