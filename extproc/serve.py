@@ -6,7 +6,6 @@ Floor 4. Nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import secrets
@@ -20,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from extproc import admin, leases
+from extproc import admin, leases, pauses
 from extproc.admin import Admin
 from extproc.budgets import Budgets
 from extproc.edge import Edge
@@ -105,9 +104,7 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
             "usage": "native" if settings.native_usage else "stream",
         },
     )
-    # What is loaded now stays: the collector need not walk it again and again.
-    gc.collect()
-    gc.freeze()
+    pauses.begin()
     await stop.wait()
     log.info("stopping", extra={"open_streams": processor.open_streams})
     await server.stop()

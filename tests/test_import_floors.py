@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("edge",),
     ("errands",),
     ("exchange",),
-    ("server", "admin", "budgets", "leases"),
+    ("server", "admin", "budgets", "leases", "pauses"),
     ("serve", "workers"),
     ("cli",),
     ("__main__",),
