@@ -2,10 +2,11 @@
 
 One HTTP request is one ext_proc stream is one `Session`. A request walks through the rooms like this:
 
-    server -> wire -> exchange -> session -> understand -> formats, measure
-                                     |-----> policy.engine -> policy.kinds, policy.metering
-                                     |-----> store
-                                     '-----> wire (the answer), telemetry (the report)
+    server -> wire -> exchange -> session -> policy.engine -> policy.kinds, policy.metering
+                         |           '-----> wire (the answer)
+                         '-> errands -> understand -> formats, measure
+                                |-----> store (reserve, settle), ledger (the records)
+                                '-----> telemetry (the report)
 
 Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
 
@@ -15,16 +16,22 @@ Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
              pb           generated from proto/; never edited
 1 functions  formats      bodies in and out, a file a wire format; classify, providers, body, answers
              measure      tokens of a prompt, prices, vocabularies; what was learned from answers
-             policy       documents -> objects -> PolicySet; cel, engine, limits, accounting; kinds/
+             policy       documents -> objects -> PolicySet; index, engine, metering, accounting;
+                          kinds/ of objects, counters/ by algorithm
              understand   bytes of a request -> what it asks for and costs, in one pure call
 2 machine    session      events in, actions out; `transitions` is the protocol as a table
 3 edge       wire         protobuf <-> events and actions
-             store        counters; `base` is the contract
+             store        counters in memory or Redis; `base` is the contract
+             ledger       a record of every decision, and the counters, in SQLite or Postgres
+             keeping      the store and the ledger of one process, opened and closed together
              telemetry    spans, metrics and log records of a decision
              envoy_config Envoy's configuration from settings
              accesslog    what Envoy's access log says of answers whose usage it could not read
-             settings, state, reload, intake, exchange, server, admin
+             errands      what a session wants done outside of it; `edge` is what exchanges share
+             budgets      counters for their owners, on the admin port
+             settings, state, reload, intake, exchange, server, admin, leases, pauses
 4 door       serve        the rooms put together; cli: the command line
+             workers      several processes of it under one supervisor
 
 No clock, no ids and no I/O on floors 0 to 2: they are arguments (`measure` reads vocabulary files).
 
@@ -35,14 +42,16 @@ Words:
     burst       the most a bucket holds at once; `per` is how long its amount takes to refill
     charge      what one limit takes from one counter
     control     an AI call that spends nothing, such as listing models
-    counter     one bucket of a limit: one for each distinct key
+    counter     what a limit counts with: one for each distinct key
     decision    the verdict on one request with all that led to it; its id is a UUIDv7
     dialect     the wire format in which a caller is told of an error
     effect      what policy says; `enforced_effect` is what was done
     event       what happened to a request, a noun: RequestHeaders, StreamClosed
     facts       what a policy expression sees; no prompt text, no credential
     finding     what one policy said about one request, and why; every policy has one
-    kind        a type of policy object: Identity, ApiKey, AccessRule, RateLimit, Provider, Price, Defaults
+    kind        a type of policy object, such as AccessRule, RateLimit or UsageCap
+    lease       a place among the requests in flight; it ends with its request, or when nobody renews it
+    ledger      the durable record of decisions, of what they came to, and of counters
     native      Envoy reads the usage of answers and hands it over in trailers; else `stream`
     policy set  one policy folder, compiled, immutable; its revision is the hash of its content
     provider    who answers: a vendor, known by host and base path, or a Provider object
@@ -51,4 +60,5 @@ Words:
     settle      replace the reservation by what was spent, exactly once
     shadow      evaluated and recorded, never enforced; would_deny is what it would have done
     target      the model and provider a request goes to
+    window      how a limit's amount comes back: token bucket, sliding, calendar, leases
 """

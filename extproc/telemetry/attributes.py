@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from opentelemetry.util.types import AttributeValue
 
-from extproc.decision import Decision, Finding, Settlement
+from extproc.decision import Decision, Finding, Settlement, Unit
+from extproc.policy.denials import number
+from extproc.policy.money import NANO_USD
 
 # Jaeger's search ignores longer values, and a span is not the record.
 MAX_LENGTH = 256
@@ -98,7 +100,10 @@ def finding_line(finding: Finding) -> str:
         parts.append(f"would_{finding.effect}" if finding.would_deny else finding.effect.value)
     if finding.limit is not None:
         limit = finding.limit
-        parts.append(f"used {limit.used} of {limit.limit} {limit.unit}, requested {limit.requested}")
+        used, size, requested = (
+            number(limit.unit, each) for each in (limit.used, limit.limit, limit.requested)
+        )
+        parts.append(f"used {used} of {size} {limit.unit}, requested {requested}")
     if finding.determining:
         parts.append("determining")
     return " ".join(parts)[:MAX_LENGTH]
@@ -110,14 +115,19 @@ def _limit_attributes(finding: Finding | None) -> Attributes:
     limit = finding.limit
     attributes: Attributes = {
         "ai_policy.limit.unit": limit.unit,
-        "ai_policy.limit.limit": limit.limit,
-        "ai_policy.limit.used": limit.used,
-        "ai_policy.limit.requested": limit.requested,
-        "ai_policy.limit.remaining": limit.remaining,
+        "ai_policy.limit.limit": _shown(limit.unit, limit.limit),
+        "ai_policy.limit.used": _shown(limit.unit, limit.used),
+        "ai_policy.limit.requested": _shown(limit.unit, limit.requested),
+        "ai_policy.limit.remaining": _shown(limit.unit, limit.remaining),
     }
     if limit.wait_ms is not None:
         attributes["ai_policy.limit.retry_after_ms"] = limit.wait_ms
     return attributes
+
+
+def _shown(unit: Unit, amount: int) -> int | float:
+    """Whole units, but money in dollars: a span is for looking at, the record has the nano-dollars."""
+    return amount / NANO_USD if unit is Unit.COST_USD else amount
 
 
 def _request_attributes(decision: Decision) -> Attributes:

@@ -30,7 +30,11 @@ ENDINGS = (
         "success without usage; the session read 40 output tokens",
         Ending(status=200, body_observed=True, observed_output_tokens=40),
     ),
-    ("success without usage, and nobody read the body", Ending(status=200)),
+    (
+        "success without usage; Envoy sent bytes that usually hold 60 output tokens",
+        Ending(status=200, output_tokens_by_size=60),
+    ),
+    ("success without usage, and nobody saw the body", Ending(status=200)),
     (
         "success without usage; the body was corrupt after 40 output tokens",
         Ending(status=200, body_observed=True, is_incomplete=True, observed_output_tokens=40),

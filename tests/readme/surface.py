@@ -44,7 +44,7 @@ _TYPES = {
 def options(command: str) -> Iterator[Any]:
     """The options of one command."""
     group: Any = typer.main.get_command(app)
-    yield from (p for p in group.commands[command].params if p.param_type_name == "option")
+    yield from (p for p in group.commands[command].params if p.param_type_name == "option" and not p.hidden)
 
 
 def settings() -> str:
