@@ -99,20 +99,23 @@ async def ask_at_once(stack: Stack, count: int, number: int, **how: Any) -> Coun
 async def test_of_200_streams_at_once_a_cap_of_50_admits_50_every_time(capped: Stack) -> None:
     capped.clear_books()
 
-    answered = [await ask_at_once(capped, ASKED, number) for number in range(RUNS)]
+    # The decision is the same beside any Envoy; one of them shows that it is the same every time.
+    runs = RUNS if capped.usage == "native" else 2
 
-    assert answered == [Counter({429: ASKED - ADMITTED, 200: ADMITTED})] * RUNS
+    answered = [await ask_at_once(capped, ASKED, number) for number in range(runs)]
+
+    assert answered == [Counter({429: ASKED - ADMITTED, 200: ADMITTED})] * runs
     ledger, books = written(capped), capped.books()["totals"]
     wait_until(lambda: ledger.open_decisions() == 0, "everything is settled")
-    wait_until(lambda: ledger.verdicts().total() == RUNS * ASKED, "everything is on record")
+    wait_until(lambda: ledger.verdicts().total() == runs * ASKED, "everything is on record")
     # The ledger, the counters and the provider's own books are the same numbers.
-    assert ledger.verdicts() == {"allow": RUNS * ADMITTED, "deny": RUNS * (ASKED - ADMITTED)}
-    assert len(ledger.usages()) == RUNS * ADMITTED == books["requests"]
-    used = [counter(capped, "UsageCap/team-tokens", policies.team(number))["used"] for number in range(RUNS)]
+    assert ledger.verdicts() == {"allow": runs * ADMITTED, "deny": runs * (ASKED - ADMITTED)}
+    assert len(ledger.usages()) == runs * ADMITTED == books["requests"]
+    used = [counter(capped, "UsageCap/team-tokens", policies.team(number))["used"] for number in range(runs)]
     assert sum(used) == ledger.charged("UsageCap/team-tokens|")
     assert sum(used) == books["input_tokens"] + books["output_tokens"]
     spent = [
-        float(counter(capped, "UsageCap/team-cost", policies.team(n))["used"]) * 1e9 for n in range(RUNS)
+        float(counter(capped, "UsageCap/team-cost", policies.team(n))["used"]) * 1e9 for n in range(runs)
     ]
     assert round(sum(spent)) == ledger.charged("UsageCap/team-cost|") > 0
 
