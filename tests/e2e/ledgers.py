@@ -1,4 +1,4 @@
-"""What a test reads of a sidecar: its ledger, straight from the file; its counters, by the admin port."""
+"""What a test reads of a sidecar: its ledger, straight from the tables; its counters, by the admin port."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import psycopg
 
 from extproc.pb.ai_policy.v1 import records_pb2
 from tests.e2e.stack import Stack
@@ -21,9 +22,9 @@ TOKEN = "token-of-the-tests"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A ledger's file, read as often as asked."""
+    """A ledger's tables, read as often as asked; a file of SQLite, or the URL of a Postgres."""
 
-    path: Path
+    where: Path | str
 
     def verdicts(self) -> Counter[str]:
         """How many decisions were allowed and denied."""
@@ -58,8 +59,11 @@ class Written:
         )
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=10)) as connection:
-            return connection.execute(query).fetchall()
+        if isinstance(self.where, str):
+            with psycopg.connect(self.where) as connection:
+                return connection.execute(query.encode()).fetchall()
+        with closing(sqlite3.connect(f"file:{self.where}?mode=ro", uri=True, timeout=10)) as file:
+            return file.execute(query).fetchall()
 
 
 def counter(stack: Stack, policy: str, *key: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Two sidecars on one Redis: they count as one, and what is lost is noticed and put back."""
+"""Two sidecars on one Redis and one Postgres: they count as one, and what is lost is put back."""
 
 import asyncio
 import signal
@@ -13,6 +13,7 @@ from tests.e2e import policies
 from tests.e2e.ledgers import TOKEN, Written, counter
 from tests.e2e.stack import Stack
 from tests.e2e.test_requests import wait_until
+from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
 ADMITTED = 20
@@ -71,11 +72,11 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     place = tmp_path_factory.mktemp("pair")
     (place / "first").mkdir()
     (place / "second").mkdir()
-    with RedisServer() as redis:
+    with RedisServer() as redis, PostgresServer() as postgres, postgres.database() as ledger:
         environment = {
             "EXTPROC_STORE": redis.url,
             "EXTPROC_STORE_TIMEOUT_MS": "500",  # a busy machine
-            "EXTPROC_LEDGER": f"sqlite:{place / 'ledger.sqlite'}",
+            "EXTPROC_LEDGER": ledger,
             "EXTPROC_ADMIN_TOKEN": TOKEN,
         }
         with (
@@ -88,7 +89,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
                 provider_port=first.demo_port,
             ) as second,
         ):
-            yield Pair(first, second, redis, Written(place / "ledger.sqlite"))
+            yield Pair(first, second, redis, Written(ledger))
 
 
 async def ask(client: httpx.AsyncClient, number: int, model: str, fault: str) -> int:
