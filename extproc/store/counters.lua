@@ -255,23 +255,24 @@ local bucket = {
   end,
 }
 
--- Slots: begins and amounts in two lists, by rising begin; none holds 0.
+-- Slots: begins and amounts in two lists, by rising begin; none holds 0. Before them a number that the
+-- algorithm needs, and the end of the last slot that was forgotten, which is never used again.
 
 local function read_slots(c, text)
-  c.begins, c.amounts, c.last = {}, {}, 0
+  c.begins, c.amounts, c.last, c.forgotten = {}, {}, 0, 0
   if text then
     local numbers = { unpack_struct('<' .. rep('d', (#text - 40) / 8), text, 41) }
-    c.last = numbers[1]
-    for i = 2, #numbers - 1, 2 do
-      c.begins[i / 2], c.amounts[i / 2] = numbers[i], numbers[i + 1]
+    c.last, c.forgotten = numbers[1], numbers[2]
+    for i = 1, (#numbers - 3) / 2 do
+      c.begins[i], c.amounts[i] = numbers[2 * i + 1], numbers[2 * i + 2]
     end
   end
 end
 
 local function slots_text(c)
-  local numbers = { c.last }
+  local numbers = { c.last, c.forgotten }
   for i = 1, #c.begins do
-    numbers[2 * i], numbers[2 * i + 1] = c.begins[i], c.amounts[i]
+    numbers[2 * i + 1], numbers[2 * i + 2] = c.begins[i], c.amounts[i]
   end
   return pack('<' .. rep('d', #numbers), unpack(numbers)), ''
 end
@@ -342,6 +343,7 @@ end
 local function forget_old_slots(c)
   for i = #c.begins, 1, -1 do
     if counts_until(c, c.begins[i]) <= now then
+      c.forgotten = max(c.forgotten, c.begins[i] + width_us(c))
       table.remove(c.begins, i)
       table.remove(c.amounts, i)
     end
@@ -385,7 +387,7 @@ local sliding = {
   behind = nothing,
   take = function(c, _, amount, number)
     forget_old_slots(c)
-    local begin = now - fmod(now, width_us(c))
+    local begin = max(c.forgotten, now - fmod(now, width_us(c)))
     add_to_slot(c, begin, amount, number)
     return begin
   end,
@@ -556,12 +558,13 @@ local function put(name, head, body, hidden, lasts_us)
   call('SET', COUNTER .. name, head .. body .. hidden, 'PX', format('%.0f', ttl_ms))
 end
 
--- Write a counter; answers what the ledger is told of it.
-local function save(c)
+-- Write a counter; answers what the ledger is told of it. One that equals a new one is forgotten, unless its
+-- time is to be kept.
+local function save(c, is_kept)
   c.version = next_number()
   local does = c.does
   local is_whole = does.is_whole(c)
-  if is_whole and c.until_us <= now then
+  if is_whole and c.until_us <= now and not is_kept then
     call('DEL', COUNTER .. c.name)
     return pack('<ddddd', NOTHING, c.version, 0, 0, 0)
   end
@@ -732,7 +735,7 @@ function commands.reserve()
     if item.counter.lease then
       save_leases(item.counter, id)
     elseif item.is_changed and item.charge.algorithm ~= LEASES then
-      answer[i + 1] = save(item.counter)
+      answer[i + 1] = save(item.counter, not taken)
     end
   end
   return answer

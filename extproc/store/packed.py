@@ -139,7 +139,7 @@ def _bucket_fields(counter: bytes) -> dict[str, Any]:
 
 def _slots(name: str) -> Callable[[bytes], dict[str, Any]]:
     def fields(counter: bytes) -> dict[str, Any]:
-        last, *pairs = struct.unpack_from(f"<{(len(counter) - _HEAD.size) // 8}d", counter, _HEAD.size)
+        last, _, *pairs = struct.unpack_from(f"<{(len(counter) - _HEAD.size) // 8}d", counter, _HEAD.size)
         slots = zip(pairs[::2], pairs[1::2], strict=True)
         return {"slots": {str(int(begin)): int(used) for begin, used in slots if used}, name: int(last)}
 
@@ -169,7 +169,7 @@ def taken_up(state: CounterState) -> bytes:
 def _read_slots(algorithm: int, last: str) -> Callable[[Mapping[str, Any]], tuple[int, tuple[int, ...]]]:
     def read(fields: Mapping[str, Any]) -> tuple[int, tuple[int, ...]]:
         pairs = sorted((int(begin), used) for begin, used in fields["slots"].items())
-        return algorithm, (fields[last], *(number for pair in pairs for number in pair))
+        return algorithm, (fields[last], 0, *(number for pair in pairs for number in pair))
 
     return read
 
