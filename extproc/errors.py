@@ -5,6 +5,7 @@
     +- PolicyFolderInvalid       a policy folder does not load; carries every problem with its position
     +- ProtocolViolation         Envoy (or whoever speaks ext_proc) sent what the protocol does not allow
     +- StoreUnavailable          a counter store did not answer
+    +- LedgerUnavailable         a record could not be put on disk
     +- VocabularyMissing         a tokenizer vocabulary is not on this machine
     +- SettingsInvalid           a flag or environment variable makes no sense
 
