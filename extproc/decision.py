@@ -293,7 +293,7 @@ class Settlement:
     basis: Basis
     usage: Usage
     amounts: Mapping[str, int]  # counter -> what it is charged in the end
-    cost: Cost | None = None  # of `usage`, whatever it rests on; None: no price is known
+    cost: Cost | None = None  # of `usage`; what is charged as reserved costs that; None: nobody knows
     status: int = 0  # HTTP status of the answer; 0: none was seen
     model: str = ""  # as answered
     response_id: str = ""

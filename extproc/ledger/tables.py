@@ -157,12 +157,17 @@ def _end(name: str, record: bytes, place: Place, at_us: int) -> Row:
     """What was reserved, as what it came to until somebody knows better."""
     try:
         account = settle(restored.decision(pb.DecisionRecord.FromString(record)), Ending())
-        usage, amounts = account.usage, account.amounts
+        usage, amounts, cost = account.usage, account.amounts, account.cost
     except (ValueError, KeyError, DecodeError):
         # Written by a newer release, or half of it was shed: the end is known, the figures are not.
-        usage, amounts = Usage(), {}
+        usage, amounts, cost = Usage(), {}, None
     settlement = Settlement(
-        decision_id=name, basis=Basis.EXPIRED, usage=usage, amounts=amounts, ended_at_ns=at_us * 1000
+        decision_id=name,
+        basis=Basis.EXPIRED,
+        usage=usage,
+        amounts=amounts,
+        cost=cost,
+        ended_at_ns=at_us * 1000,
     )
     return usage_row(usage_record(settlement, place.instance, pb.EXPIRE), at_us)
 

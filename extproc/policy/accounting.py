@@ -43,7 +43,7 @@ class Account:
 
     basis: Basis
     usage: Usage
-    cost: Cost | None  # of `usage`; None: no price is known, or not all of what was used
+    cost: Cost | None  # of `usage`, or as reserved; None: no price is known, or not all of what was used
     amounts: Mapping[str, int]  # counter -> what it is charged
 
 
@@ -135,12 +135,15 @@ def _by_size(decision: Decision, ending: Ending) -> Usage:
 def _set_aside(decision: Decision, _: Ending) -> Usage:
     """The estimate of the input and the output that was reserved; None where no limit reserved any."""
     given = _input(decision)
-    outputs = [
-        outcome.reserved - (given if outcome.charge.unit is Unit.TOKENS else 0)
-        for outcome in decision.outcomes
-        if outcome.charge.unit in (Unit.TOKENS, Unit.OUTPUT_TOKENS)
-    ]
-    return _estimated(decision, max(outputs, default=None))
+    tokens = [reserved - given for reserved in _reserved(decision, Unit.TOKENS)]
+    return _estimated(decision, max([*tokens, *_reserved(decision, Unit.OUTPUT_TOKENS)], default=None))
+
+
+def _reserved(decision: Decision, unit: Unit) -> list[int]:
+    """What each limit of a unit took, or may have taken; one in shadow that was full took what was left."""
+    granted = [each for each in decision.outcomes if each.granted and each.charge.unit is unit]
+    uncounted = [charge.amount for charge in decision.uncounted if charge.unit is unit]
+    return [*(each.reserved for each in granted), *uncounted]
 
 
 def _estimated(decision: Decision, output_tokens: int | None) -> Usage:
@@ -174,16 +177,22 @@ def _cost(decision: Decision, basis: Basis, usage: Usage, answered: str, prices:
     request = decision.request
     if basis in _NOTHING_DONE or (request is not None and request.operation == CONTROL):
         return prices.nothing()
-    # Where no limit reserved any output, nobody knows how much there was: less than all is no price.
-    if request is None or not usage.is_complete:
+    if request is None:
         return None
-    return prices.cost(
+    priced = prices.cost(
         usage,
         provider=request.provider,
         requested=decision.upstream_model,
         answered=answered,
         at_ns=decision.decided_at_ns,
     )
+    if basis is Basis.RESERVED:
+        # The money that was set aside is what its counter keeps; what limits on tokens set aside may be less.
+        reserved = max(_reserved(decision, Unit.COST_USD), default=None)
+        if reserved is not None:
+            return Cost(reserved, priced.revision if priced else "")
+    # Where no limit reserved any output, nobody knows how much there was: less than all is no price.
+    return priced if usage.is_complete else None
 
 
 def _by_usage(charge: Charge, reserved: int, spent: _Spent) -> int:

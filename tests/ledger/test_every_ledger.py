@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from extproc.decision import Effect, Reason
+from extproc.decision import Effect, Reason, Unit
 from extproc.errors import LedgerUnavailable
 from extproc.ledger import restored
 from extproc.model import AIRequest, Basis, Usage
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
 from tests.ledger.running import Clock, Counters, look, open_ones, running, until, usage, verdict, written
-from tests.ledger.samples import COUNTER, RESERVED, allowed, denied, reset, settlement
+from tests.ledger.samples import COUNTER, RESERVED, allowed, denied, outcome, reset, settlement
 
 KINDS = [pb.EXPIRE, pb.ADJUST]
 
@@ -141,6 +141,19 @@ async def test_a_decision_past_its_deadline_comes_to_what_it_reserved(url: str) 
     assert (record.kind, record.basis, record.provisional) == (pb.EXPIRE, "expired", True)
     assert restored.settlement(record).amounts == {COUNTER: RESERVED}
     assert restored.settlement(record).usage == Usage(input_tokens=100, output_tokens=500)
+
+
+async def test_money_that_was_reserved_is_what_an_expired_decision_cost(url: str) -> None:
+    tokens = outcome()
+    charge = replace(tokens.charge, counter="UsageCap/money|...", unit=Unit.COST_USD)
+    money = replace(tokens, charge=charge, reserved=7_000)
+    async with running(url) as journal:
+        journal.decided(allowed(outcomes=(tokens, money)))
+    async with running(url, at_s=9000):
+        pass
+
+    (record,) = usage(url, "decision-000001")
+    assert record.nano_usd == restored.settlement(record).amounts[charge.counter] == 7_000
 
 
 async def test_what_a_process_left_open_is_ended_by_the_next_one_in_its_place(url: str) -> None:

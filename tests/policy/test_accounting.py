@@ -2,11 +2,27 @@ from dataclasses import replace
 
 import pytest
 
-from extproc.decision import Charge, ChargeOutcome, Decision, Effect, PolicyRef, Reason, TokenBucket, Unit
+from extproc.decision import (
+    Charge,
+    ChargeOutcome,
+    Cost,
+    Decision,
+    Effect,
+    PolicyRef,
+    Reason,
+    TokenBucket,
+    Unit,
+)
 from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
 from extproc.policy.accounting import Ending, settle
 
-RESERVED = {Unit.REQUESTS: 1, Unit.TOKENS: 600, Unit.INPUT_TOKENS: 100, Unit.OUTPUT_TOKENS: 500}
+RESERVED = {
+    Unit.REQUESTS: 1,
+    Unit.TOKENS: 600,
+    Unit.INPUT_TOKENS: 100,
+    Unit.OUTPUT_TOKENS: 500,
+    Unit.COST_USD: 7_000,
+}
 
 
 UNITS = (Unit.REQUESTS, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS)
@@ -171,6 +187,38 @@ def test_without_a_token_limit_nobody_knows_what_was_reserved() -> None:
 
     assert (basis, usage) == (Basis.RESERVED, Usage(input_tokens=100, output_tokens=None))
     assert amounts == {"requests": 1}
+
+
+def test_what_is_charged_as_reserved_costs_the_money_that_its_limits_set_aside() -> None:
+    """A limit on tokens may have set aside less, or there is none: the counter keeps this amount."""
+    alone = settle(decision(units=(Unit.COST_USD,)), Ending())
+    beside_tokens = settle(decision(units=(Unit.TOKENS, Unit.COST_USD)), Ending())
+
+    assert (alone.cost, beside_tokens.cost) == (Cost(7_000, ""), Cost(7_000, ""))
+    assert (alone.amounts, beside_tokens.amounts["cost_usd"]) == ({"cost_usd": 7_000}, 7_000)
+    assert alone.usage == Usage(input_tokens=100, output_tokens=None)
+
+
+@pytest.mark.parametrize("left", [0, 99, 100, 599])
+def test_what_a_full_limit_in_shadow_had_left_is_no_reservation(left: int) -> None:
+    request = decision(units=(Unit.TOKENS,))
+    full = replace(request.outcomes[0], granted=False, reserved=left)
+
+    account = settle(replace(request, outcomes=(full,)), Ending())
+
+    assert account.usage == Usage(input_tokens=100, output_tokens=None)
+    assert account.amounts == {"tokens": left}
+
+
+def test_what_nobody_answered_for_counts_as_taken() -> None:
+    request = decision(units=(Unit.TOKENS, Unit.COST_USD))
+    uncounted = tuple(outcome.charge for outcome in request.outcomes)
+
+    account = settle(replace(request, outcomes=(), uncounted=uncounted), Ending())
+
+    assert account.usage == Usage(input_tokens=100, output_tokens=500)
+    assert account.cost == Cost(7_000, "")
+    assert account.amounts == {"tokens": 600, "cost_usd": 7_000}
 
 
 def test_a_size_tells_more_than_a_reservation_that_no_limit_made() -> None:
