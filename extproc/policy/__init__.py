@@ -2,7 +2,7 @@
 
 Loading: `documents` (YAML with positions), `schema` (a document into a spec), `kinds` (the specs),
 `cel` and `literals` (expressions), `policyset` (the folder as a whole).
-Deciding: `engine` walks one request through `kinds.identity`, `access` and `metering`, over
-`facts`; `denials` finds the words, `findings` keeps the reasons.
+Deciding: `engine` walks one request through `kinds.identity`, `access`, `sizes` and, by an `attempt`,
+`metering`, over `facts`; `denials` finds the words, `verdict` and `findings` keep the reasons.
 Counting: `counters` is the arithmetic of every store, `accounting` the settlement table.
 """

@@ -1,6 +1,7 @@
-"""How request caps combine: a denial beats every clamp, and the smallest clamp wins.
+"""How request caps combine, and what a request may ask for once it is changed.
 
-Floor 1, pure. What one cap says is `kinds.request_cap`'s.
+Floor 1, pure. A denial beats every clamp, and the smallest clamp wins. What one cap says is
+`kinds.request_cap`'s.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from extproc.decision import Effect, Finding, Mode, PolicyRef, Reason
 from extproc.errors import RequestRefused
+from extproc.measure.ceilings import call_ceiling
 from extproc.model import AIRequest, TokenEstimate
 from extproc.policy.kinds.request_cap import RequestCap, ask
 from extproc.policy.objects import PolicyObject
@@ -56,6 +58,14 @@ def clamped(
         replace(request, max_output_tokens=max_output_tokens),
         replace(tokens, max_output=max_output_tokens),
     )
+
+
+def with_model(request: AIRequest, tokens: TokenEstimate, model: str) -> tuple[AIRequest, TokenEstimate]:
+    """The request and its estimate as they are with another model: what limits are to reserve."""
+    if request.max_output_tokens is None:
+        ceiling = call_ceiling(request.provider, model, request.operation)
+        tokens = replace(tokens, max_output=min(tokens.max_output, ceiling))
+    return replace(request, model=model), tokens
 
 
 def not_clamped(clamp: Finding, refused: RequestRefused) -> Finding:
