@@ -232,7 +232,7 @@ class Admission:
     def _on_deadline(self, event: DeadlinePassed) -> list[Action]:
         return self._deny(self._evaluation.deadline_passed(), event.at_ns)
 
-    def _on_late_reservation(self, event: ChargesReserved) -> list[Action]:
+    def _on_late_reservation(self, event: ChargesReserved | StoreFailed) -> list[Action]:
         """Settle what was taken too late like the rest: a request that was not forwarded spent nothing."""
         if self._is_forwarded:
             return [] if self._settled is None else [self._settle_as(self._settled)]

@@ -137,11 +137,13 @@ TRANSITIONS: dict[tuple[State, type[Event]], Transition] = {
 }
 
 # An answer to a question that no longer matters: the client left or the deadline passed meanwhile.
-# What the store took is given back, or settled with the rest; everything else is forgotten.
+# What the store took is given back, or settled with the rest, also where it failed: what was not answered
+# may be done. Everything else is forgotten.
 for _state in State:
-    for _late in (Understood, Rewritten, Recorded, RecordFailed, StoreFailed, DeadlinePassed):
+    for _late in (Understood, Rewritten, Recorded, RecordFailed, DeadlinePassed):
         TRANSITIONS.setdefault((_state, _late), ("on_nothing", (_state,)))
-    TRANSITIONS.setdefault((_state, ChargesReserved), ("on_late_reservation", (_state,)))
+    for _reserved in (ChargesReserved, StoreFailed):
+        TRANSITIONS.setdefault((_state, _reserved), ("on_late_reservation", (_state,)))
 
 
 def diagram() -> str:

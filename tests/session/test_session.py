@@ -880,6 +880,21 @@ def test_what_a_late_store_took_for_a_denied_request_is_given_back(tmp_path: Pat
     assert not any(book.settlement.amounts.values())
 
 
+@pytest.mark.parametrize("ending", [StreamClosed, DeadlinePassed])
+def test_what_a_store_may_have_taken_before_it_failed_late_is_given_back(
+    tmp_path: Path, ending: type
+) -> None:
+    """Who got no answer cannot know: a call that timed out may be done all the same."""
+    book = Playbook(load(tmp_path / "late", CLOSED_STORE), holds=(Reserve,))
+    book.request()
+    book.play(ending(at_ns=book.now_ns))
+    assert book.settled == []
+
+    book.play(StoreFailed(at_ns=book.now_ns))
+
+    assert not any(book.settlement.amounts.values())
+
+
 def test_what_a_late_store_took_for_a_forwarded_request_is_settled_with_its_answer(tmp_path: Path) -> None:
     book = Playbook(load(tmp_path / "late", REQUESTS), holds=(Reserve,))
     book.request()
@@ -1034,10 +1049,15 @@ def test_the_stream_may_close_in_every_state() -> None:
     assert all((state, StreamClosed) in TRANSITIONS for state in State)
 
 
-def test_a_late_reservation_is_given_back_in_every_state_but_the_one_that_waits_for_it() -> None:
-    handlers = {state: TRANSITIONS[state, ChargesReserved][0] for state in State}
+@pytest.mark.parametrize(
+    ("answer", "in_time"), [(ChargesReserved, "on_charges_reserved"), (StoreFailed, "on_store_failed")]
+)
+def test_a_late_reservation_is_given_back_in_every_state_but_the_one_that_waits_for_it(
+    answer: type, in_time: str
+) -> None:
+    handlers = {state: TRANSITIONS[state, answer][0] for state in State}
 
-    assert handlers.pop(State.RESERVING) == "on_charges_reserved"
+    assert handlers.pop(State.RESERVING) == in_time
     assert set(handlers.values()) == {"on_late_reservation"}
 
 
