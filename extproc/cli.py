@@ -111,7 +111,7 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
         typer.Option(
             envvar="EXTPROC_STORE",
             help="Where counters are: memory:, or a Redis URL that sidecars share: redis://, rediss://, "
-            "unix:///PATH, redis+cluster://. A password belongs into the variable.",
+            "unix:///PATH, redis+cluster://, rediss+cluster://. A password belongs into the variable.",
         ),
     ] = MEMORY,
     store_prefix: Annotated[

@@ -27,7 +27,7 @@ PORTS = 2**16
 _PORT_DIGITS = 5
 
 MEMORY = "memory:"
-STORE_SCHEMES = ("redis", "rediss", "unix", "redis+cluster")
+STORE_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 LEDGER_SCHEMES = ("postgresql", "postgres")
 
 
@@ -184,7 +184,7 @@ def check_store(url: str) -> None:
     if url == MEMORY:
         return
     setting = "--store (EXTPROC_STORE)"
-    accepted = f"set {MEMORY}, redis://, rediss:// or redis+cluster:// with a host, or unix:///PATH"
+    accepted = f"set {MEMORY}, redis://, rediss://, redis+cluster:// or rediss+cluster:// with a host, or unix:///PATH"
     scheme = _scheme(url, STORE_SCHEMES, setting, accepted)
     try:
         parts = urlsplit(url)

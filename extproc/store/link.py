@@ -30,7 +30,6 @@ TRIES = 2
 # Each carries one call at a time; a call takes a fraction of a millisecond.
 CONNECTIONS = 64
 _CLUSTER = "+cluster"
-SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
 # What was not answered may or may not have been done, and is asked once more.
 _UNANSWERED: Final = (TimeoutError, exceptions.TimeoutError, exceptions.ConnectionError, OSError)
@@ -151,12 +150,9 @@ def _name(url: str) -> str:
 
 def _client(url: str) -> Any:
     """A client that neither retries nor speaks more than it must; `Link` owns time and tries."""
-    scheme = url.partition("://")[0]
-    if scheme not in SCHEMES:
-        raise SettingsInvalid(f"--store (EXTPROC_STORE): scheme {scheme!r} is none of {', '.join(SCHEMES)}")
     options: dict[str, Any] = {"protocol": 2, "driver_info": None, "retry": Retry(NoBackoff(), 0)}
     try:
-        if _CLUSTER in scheme:
+        if _CLUSTER in url.partition("://")[0]:
             plain = url.replace(_CLUSTER, "", 1)
             return aioredis.RedisCluster.from_url(plain, max_connections=CONNECTIONS, **options)
         pool = aioredis.BlockingConnectionPool.from_url(
