@@ -21,8 +21,10 @@ from extproc.decision import (
     Reason,
     Unit,
 )
+from extproc.model import AIRequest
 from extproc.policy import denials, spending
 from extproc.policy.cel import Failure
+from extproc.policy.findings import first_enforced_deny
 from extproc.policy.limited import Limit, charge, key_of
 from extproc.policy.spending import Measure, Reserve, Taken
 
@@ -70,8 +72,13 @@ def _assess(limit: Limit, measure: Measure, taken_of: _Taken) -> Charge | Findin
         return _errored(limit, denials.unpriced(limit.ref, model), Reason.POLICY_ERROR)
     if taken.amount == 0:
         return _allowed(limit, f"The request spends nothing of {limit.ref}.")
-    is_spared = measure.request is not None and spec.substitute.lower() == measure.request.model != ""
+    is_spared = measure.request is not None and _names_only(measure.request, spec.substitute.lower())
     return charge(limit, key, taken, measure.at_ns // 1_000, is_spared=is_spared)
+
+
+def _names_only(request: AIRequest, model: str) -> bool:
+    """Whether nothing else can answer: beside the first a body may name models to fall back to."""
+    return request.model == model != "" and {*request.models} <= {model}
 
 
 def not_run(limits: Limits, charges: Iterable[Charge]) -> tuple[Finding, ...]:
@@ -183,12 +190,6 @@ def substituted(findings: Iterable[Finding], by: Substitution) -> tuple[Finding,
         else finding
         for finding in findings
     )
-
-
-def first_enforced_deny(findings: Iterable[Finding]) -> Finding | None:
-    """The denying finding that the client is told of, by name."""
-    denying = [f for f in findings if f.effect is Effect.DENY and f.mode is Mode.ENFORCE]
-    return min(denying, key=lambda finding: finding.policy, default=None)
 
 
 def _allowed(limit: Limit, message: str, state: LimitState | None = None, *, warning: str = "") -> Finding:

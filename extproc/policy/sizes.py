@@ -6,13 +6,13 @@ Floor 1, pure. A denial beats every clamp, and the smallest clamp wins. What one
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from extproc.decision import Effect, Finding, Mode, PolicyRef, Reason
 from extproc.errors import RequestRefused
 from extproc.measure.ceilings import call_ceiling
 from extproc.model import AIRequest, TokenEstimate
+from extproc.policy.findings import first_enforced_deny
 from extproc.policy.kinds.request_cap import RequestCap, ask
 from extproc.policy.objects import PolicyObject
 
@@ -44,7 +44,7 @@ def assess(caps: Caps, activated: object, request: AIRequest | None, tokens: Tok
     smallest = min(clamps, key=_precedence, default=None)
     return Assessment(
         findings=findings,
-        deny=_first_deny(findings),
+        deny=first_enforced_deny(findings),
         clamp=smallest[2] if smallest else None,
         max_output_tokens=smallest[0] if smallest else None,
     )
@@ -65,7 +65,7 @@ def with_model(request: AIRequest, tokens: TokenEstimate, model: str) -> tuple[A
     if request.max_output_tokens is None:
         ceiling = call_ceiling(request.provider, model, request.operation)
         tokens = replace(tokens, max_output=min(tokens.max_output, ceiling))
-    return replace(request, model=model), tokens
+    return replace(request, model=model, models=(model,)), tokens
 
 
 def not_clamped(clamp: Finding, refused: RequestRefused) -> Finding:
@@ -80,8 +80,3 @@ def not_clamped(clamp: Finding, refused: RequestRefused) -> Finding:
 
 def _precedence(clamp: tuple[int, PolicyRef, Finding]) -> tuple[int, PolicyRef]:
     return clamp[:2]
-
-
-def _first_deny(findings: Iterable[Finding]) -> Finding | None:
-    denying = [f for f in findings if f.effect is Effect.DENY and f.mode is Mode.ENFORCE]
-    return min(denying, key=lambda finding: finding.policy, default=None)

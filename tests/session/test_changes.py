@@ -212,6 +212,17 @@ def test_a_request_that_cannot_name_another_model_is_denied_by_the_cap(tmp_path:
     assert "another model" in book.decision.denial.message
 
 
+def test_naming_the_other_model_before_the_big_one_is_no_way_around_a_cap(tmp_path: Path) -> None:
+    """The provider falls back to the second model where the first one fails, and callers can make it fail."""
+    book = used_up(tmp_path)
+
+    book.request(body=chat_body(model="gpt-4o-mini", models=["gpt-4o"]))
+
+    (said,) = book.said[-1:]
+    assert isinstance(said, RespondImmediately)
+    assert (said.status, book.decision.determining) == (429, MARCH)
+
+
 def test_a_limit_on_the_other_model_still_denies(tmp_path: Path) -> None:
     full = BY_TARGET.replace("requests: 100", "requests: 1").replace(
         "spec: {", "spec: {match: 'target.model == \"gpt-4o-mini\"', "
