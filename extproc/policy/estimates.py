@@ -17,8 +17,8 @@ from extproc.model import AIRequest, TokenEstimate, Usage
 from extproc.policy.money import NANO_USD
 
 # A body may name a thousand models, and half a millisecond passes until a name is known to have no price.
-# What is beyond has no estimate, as if it had no price.
-_MODELS: Final = 16
+# What is beyond has no estimate, as if it had no price; no provider falls back to so many.
+MODELS: Final = 16
 # Far above any ceiling; an absurd one that a body declares need not be multiplied digit by digit.
 _MOST_TOKENS: Final = 10**15
 # What these spend is not in the tokens of their request: jobs that run later, sound, open connections.
@@ -36,8 +36,7 @@ def usd(
     """
     most = tokens.max_output * request.choices
     found = {
-        model: nano_usd(request, model, tokens.input, most, prices, at_ns)
-        for model in islice(models, _MODELS)
+        model: nano_usd(request, model, tokens.input, most, prices, at_ns) for model in islice(models, MODELS)
     }
     return {model: cost / NANO_USD for model, cost in found.items() if cost is not None}
 

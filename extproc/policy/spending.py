@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -89,9 +90,13 @@ def largest_ceiling(unit: Unit, size: int, measure: Measure) -> int | None:
 
 
 def _cost(request: AIRequest, output_tokens: int, measure: Measure) -> int | None:
-    return estimates.nano_usd(
-        request, request.model, measure.tokens.input, output_tokens, measure.prices, measure.at_ns
+    """What the dearest of its models costs: one that it falls back to may answer in the first one's place."""
+    first, *others = (
+        estimates.nano_usd(request, model, measure.tokens.input, output_tokens, measure.prices, measure.at_ns)
+        for model in islice(dict.fromkeys((request.model, *request.models)), estimates.MODELS)
     )
+    # Names that have no price may be anything, and nonsense must not set a limit aside.
+    return None if first is None else max([first, *(other or 0 for other in others)])
 
 
 _EACH_REQUEST: Final = frozenset({Unit.REQUESTS, Unit.CONCURRENT_REQUESTS})

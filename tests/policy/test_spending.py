@@ -1,5 +1,6 @@
 """What a request takes of each unit before anyone answered."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -79,6 +80,39 @@ def test_what_a_request_takes(
     taken = spending.taken(unit, measure(asked, expected=expected, prices=book()), reserve)
 
     assert taken == Taken(*amounts)
+
+
+@pytest.mark.parametrize(
+    ("others", "amount"),
+    [
+        (("dear",), 81_000_000),
+        (("cheap", "dear", "m"), 81_000_000),
+        (("cheap",), 8_100_000),
+        (("nonsense",), 8_100_000),
+        (tuple(f"nonsense-{number}" for number in range(1000)), 8_100_000),
+    ],
+)
+def test_a_request_that_falls_back_to_other_models_takes_what_the_dearest_costs(
+    others: tuple[str, ...], amount: int
+) -> None:
+    """A cheap first name is no way below a cap; neither is a name without a price a way past it."""
+    tariffs = {"m": ("1", "8"), "dear": ("10", "80"), "cheap": ("0", "1")}
+    overrides = [
+        Override(
+            revision="r",
+            models=(model,),
+            begins_ns=0,
+            tariff=Tariff({INPUT: Decimal(given), OUTPUT: Decimal(made)}),
+        )
+        for model, (given, made) in tariffs.items()
+    ]
+    asked = replace(request(declared=1000), models=("m", *others))
+
+    taken = spending.taken(
+        Unit.COST_USD, measure(asked, prices=Overrides(overrides).over(Prices())), "declared"
+    )
+
+    assert taken == Taken(amount, amount)
 
 
 @pytest.mark.parametrize("asked", [None, request(operation="control")])
