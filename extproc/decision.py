@@ -270,12 +270,6 @@ class Decision:
         """What the caller is told although the request passes."""
         return tuple(finding.warning for finding in self.spoken if finding.warning)
 
-    @property
-    def reserved_tokens(self) -> int:
-        """Input and output together, the most that any token limit set aside."""
-        token_units = (Unit.TOKENS,)
-        return max((o.reserved for o in self.outcomes if o.charge.unit in token_units), default=0)
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:

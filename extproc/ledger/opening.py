@@ -19,7 +19,7 @@ from extproc.ledger.sqlite import SqliteBook
 from extproc.store.base import CounterState
 
 # Longer than any answer takes; a report that comes later still is one correction.
-DEADLINE_S = 3600
+_DEADLINE_US = 3_600_000_000
 _DAY_US = 86_400_000_000
 
 _BOOKS: Mapping[str, Callable[[str], Book]] = MappingProxyType(
@@ -49,8 +49,6 @@ def open_ledger(
     changed_counters: Callable[[], tuple[CounterState, ...]],
     seed: Callable[[Iterable[CounterState]], Awaitable[None]] | None,
     retention_days: int,
-    deadline_s: float = DEADLINE_S,
-    clock_ns: Callable[[], int] = time.time_ns,
 ) -> Journal:
     """The ledger at a URL, to be started; see `Journal`.
 
@@ -58,11 +56,11 @@ def open_ledger(
     `scope` says whose the counters are: the instance's own, or everybody's of a shared store. Needs a
     running event loop. Raises `SettingsInvalid`.
     """
-    place = Place(instance=instance, scope=scope, deadline_us=int(deadline_s * 1_000_000))
+    place = Place(instance=instance, scope=scope, deadline_us=_DEADLINE_US)
     return Journal(
         open_book(url),
         JournalSettings(place=place, retention_us=retention_days * _DAY_US),
         changed_counters=changed_counters,
         seed=seed,
-        clock_ns=clock_ns,
+        clock_ns=time.time_ns,
     )

@@ -51,14 +51,12 @@ def decision_record(decision: Decision, instance: str) -> pb.DecisionRecord:
         return _decision(storable(decision), instance)
 
 
-def usage_record(
-    settlement: Settlement, instance: str, kind: pb.UsageKind = pb.SETTLE, sequence: int = 1
-) -> pb.UsageRecord:
-    """The record of what a decision came to."""
+def usage_record(settlement: Settlement, instance: str, kind: pb.UsageKind = pb.SETTLE) -> pb.UsageRecord:
+    """The first record of what a decision came to."""
     try:
-        return _settlement(settlement, instance, kind, sequence)
+        return _settlement(settlement, instance, kind)
     except ValueError:
-        return _settlement(storable(settlement), instance, kind, sequence)
+        return _settlement(storable(settlement), instance, kind)
 
 
 def change_record(change: Change, instance: str) -> pb.ChangeRecord:
@@ -226,12 +224,12 @@ _WINDOWS: Mapping[type, Callable[[pb.ChargeRecord, Any], None]] = MappingProxyTy
 )
 
 
-def _settlement(settlement: Settlement, instance: str, kind: pb.UsageKind, sequence: int) -> pb.UsageRecord:
+def _settlement(settlement: Settlement, instance: str, kind: pb.UsageKind) -> pb.UsageRecord:
     usage, cost = settlement.usage, settlement.cost
     tokens = {name: getattr(usage, name) for name in USAGE_FIELDS}
     return pb.UsageRecord(
         decision_id=settlement.decision_id,
-        sequence=sequence,
+        sequence=1,
         kind=kind,
         basis=settlement.basis,
         usage=pb.UsageTokens(**tokens),

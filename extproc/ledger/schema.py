@@ -33,13 +33,13 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(_read(file) for file in found)
 
 
-def migrate(transaction: Transaction, *, is_new: bool, known: tuple[Migration, ...] | None = None) -> None:
+def migrate(transaction: Transaction, *, is_new: bool) -> None:
     """Bring the tables to the newest version; `is_new` says that there is no version table yet.
 
     Whoever calls holds a lock that keeps every other process from doing the same. Raises
     `SettingsInvalid` for a ledger that a newer release wrote.
     """
-    known = migrations() if known is None else known
+    known = migrations()
     if is_new:
         transaction.rows(_CREATE_VERSIONS)
     ((version,),) = transaction.rows("SELECT COALESCE(MAX(version), 0) FROM ledger_version")

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from extproc.decision import Effect, Finding, Mode, Outcome, PolicyRef
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.policy import cel, facts
+from extproc.policy.findings import first_enforced_deny
 from extproc.policy.index import Index
 from extproc.policy.kinds.access_rule import AccessRule, ask
 from extproc.policy.objects import PolicyObject
@@ -36,7 +37,7 @@ def rule_on_head(rules: Rules, request_facts: facts_pb2.Facts) -> Ruling:
     """Ask the rules that need only headers. A missing grant means nothing yet."""
     candidates = rules.candidates(request_facts)
     findings = tuple(_ask(candidates, cel.activate(request_facts)).values()) if candidates else ()
-    return Ruling(findings=findings, deny=_first_deny(findings))
+    return Ruling(findings=findings, deny=first_enforced_deny(findings))
 
 
 def rule_on_request(
@@ -69,7 +70,7 @@ def rule_on_request(
     missing = [model for model, grant in zip(models, grants, strict=True) if grant is None]
     return Ruling(
         findings=tuple(_distinct([*findings, *_silent_about(answers)])),
-        deny=_first_deny(findings),
+        deny=first_enforced_deny(findings),
         grant=grants[0],
         not_granted=missing[0] if missing else None,
     )
@@ -90,11 +91,6 @@ def _silent_about(answers: Mapping[str, _Answers]) -> Iterable[Finding]:
         silent = next((model for model, said in answers.items() if ref not in said), None)
         if silent is not None:
             yield Finding(policy=ref, outcome=Outcome.NOT_MATCHED, mode=mode, evaluated_model=silent)
-
-
-def _first_deny(findings: Iterable[Finding]) -> Finding | None:
-    denying = [f for f in findings if f.effect is Effect.DENY and f.mode is Mode.ENFORCE]
-    return min(denying, key=lambda finding: finding.policy, default=None)
 
 
 def _first_grant(findings: Iterable[Finding]) -> Finding | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from extproc.decision import Charge, ChargeOutcome, Denial, Finding, Reason
 from extproc.policy import denials, metering
+from extproc.policy.findings import first_enforced_deny
 from extproc.policy.limited import Limit
 from extproc.policy.metering import Substitution
 from extproc.policy.policyset import PolicySet
@@ -89,7 +90,7 @@ class Attempt:
         if findings:
             self._verdict.error_type = Reason.STORE_UNAVAILABLE
         self._verdict.findings.add(*findings)
-        return metering.first_enforced_deny(findings)
+        return first_enforced_deny(findings)
 
     def _deny_uncounted(self, finding: Finding | None) -> Denial | None:
         if finding is None:

@@ -10,7 +10,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from extproc.decision import SPOKEN, Finding, Outcome, PolicyRef
+from extproc.decision import SPOKEN, Effect, Finding, Mode, Outcome, PolicyRef
 from extproc.policy.index import Index
 from extproc.policy.objects import PolicyObject, Spec
 
@@ -23,6 +23,12 @@ class Found:
 
     findings: tuple[Finding, ...]
     spoken: tuple[Finding, ...]
+
+
+def first_enforced_deny(findings: Iterable[Finding]) -> Finding | None:
+    """The denying finding that the client is told of, by name."""
+    denying = [f for f in findings if f.effect is Effect.DENY and f.mode is Mode.ENFORCE]
+    return min(denying, key=lambda finding: finding.policy, default=None)
 
 
 class Roll:

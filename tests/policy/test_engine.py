@@ -494,8 +494,8 @@ def test_a_control_call_costs_a_request_and_no_tokens(load: Load) -> None:
 
 def test_the_learned_output_is_reserved_unless_the_folder_says_declared(load: Load) -> None:
     def reserved(*objects: tuple[str, str, str]) -> int:
-        decision = Gateway(load(*objects)).ask(Asked(declared=1000, expected=40))
-        return decision.reserved_tokens
+        (outcome,) = Gateway(load(*objects)).ask(Asked(declared=1000, expected=40)).outcomes
+        return outcome.reserved
 
     limit = "limit: {tokens: 5000, per: 1h}"
     assert reserved(OPEN, ("RateLimit", "t", limit)) == 140
