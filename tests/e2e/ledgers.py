@@ -40,6 +40,17 @@ class Written:
         rows = self._rows("SELECT decision_id, record FROM usage ORDER BY sequence")
         return [records_pb2.UsageRecord.FromString(record) for record in dict(rows).values()]
 
+    def decisions(self) -> list[records_pb2.DecisionRecord]:
+        """Every decision that was allowed."""
+        rows = self._rows("SELECT record FROM decisions WHERE enforced_effect = 'allow'")
+        return [records_pb2.DecisionRecord.FromString(record) for (record,) in rows]
+
+    def spent(self) -> tuple[int, int, int, int]:
+        """What people are told who sum it up: input, output, nano-dollars; and how many have no price."""
+        sums = "SUM(input_tokens), SUM(output_tokens), SUM(nano_usd), COUNT(*) - COUNT(nano_usd)"
+        ((given, made, cost, unpriced),) = self._rows(f"SELECT {sums} FROM spend")
+        return given, made, cost, unpriced
+
     def charged(self, counter_prefix: str) -> int:
         """What all settlements took from the counters whose names begin like this."""
         return sum(
