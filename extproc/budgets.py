@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -76,9 +77,9 @@ class Budgets:
 
     async def _reset(self, request: Request, at_ns: int) -> dict[str, Any]:
         charge = self._charge(await _body(request, {"policy", "key"}), at_ns)
-        before = await self._state(charge, at_ns)
-        await self.store.reset(charge, at_ns // 1000)
-        self._record("counter_reset", charge, at_ns, {"used": str(before["used"])})
+        details = {"used": str((await self._state(charge, at_ns))["used"])}
+        with self._on_record("counter_reset", charge, at_ns, details):
+            await self.store.reset(charge, at_ns // 1000)
         return await self._state(charge, at_ns)
 
     async def _override(self, request: Request, at_ns: int) -> dict[str, Any]:
@@ -86,16 +87,17 @@ class Budgets:
         charge = self._charge(wanted, at_ns)
         extra = _extra(charge.unit, wanted.get("extra"))
         until_us = _until_us(wanted.get("until"), at_ns // 1000) if extra else 0
-        await self.store.override(charge, extra, until_us, at_ns // 1000)
         action = "override_granted" if extra else "override_removed"
-        self._record(action, charge, at_ns, {"extra": _shown(charge.unit, extra), "until": _moment(until_us)})
+        details = {"extra": _shown(charge.unit, extra), "until": _moment(until_us)}
+        with self._on_record(action, charge, at_ns, details):
+            await self.store.override(charge, extra, until_us, at_ns // 1000)
         return await self._state(charge, at_ns)
 
     def _charge(self, wanted: Mapping[str, Any], at_ns: int) -> Charge:
         """The charge that takes nothing from the counter that is meant."""
         found = self._limit(wanted.get("policy"))
         key = wanted.get("key") or []
-        if not isinstance(key, list) or not all(isinstance(part, str) for part in key):
+        if not isinstance(key, list) or not all(map(_is_text, key)):
             raise Refused(400, "key is the list of the key's values, as strings, in the policy's order")
         expressions = [expression.text for expression in found.spec.key]
         if len(key) != len(expressions):
@@ -115,6 +117,18 @@ class Budgets:
         if outcome.unavailable:
             raise StoreUnavailable("the counter cannot be read")
         return _described(outcome, at_ns)
+
+    @contextmanager
+    def _on_record(
+        self, action: str, charge: Charge, at_ns: int, details: Mapping[str, str]
+    ) -> Iterator[None]:
+        """Put a change on record once it is made; also one that nobody answered, which may be made."""
+        try:
+            yield
+        except StoreUnavailable:
+            self._record(action, charge, at_ns, {**details, "outcome": "unknown"})
+            raise
+        self._record(action, charge, at_ns, details)
 
     def _record(self, action: str, charge: Charge, at_ns: int, details: Mapping[str, str]) -> None:
         change = Change(
@@ -173,16 +187,29 @@ def _until_us(value: object, now_us: int) -> int:
         until = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         until = None
-    if until is None or until.tzinfo is None:
+    if until is None or until.tzinfo is None or (until_us := _us(until - _EPOCH)) > _LAST_US:
         raise Refused(400, 'until is a time with its zone, such as "2026-12-01T00:00:00Z"')
-    until_us = (until - _EPOCH) // timedelta(microseconds=1)
     if until_us <= now_us:
         raise Refused(400, "until is over already")
     return until_us
 
 
 def _moment(us: int) -> str:
-    return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z") if us else ""
+    """A time as text; what lies beyond the last one there is, as that."""
+    moment = _EPOCH + timedelta(microseconds=min(us, _LAST_US))
+    return moment.isoformat().replace("+00:00", "Z") if us else ""
+
+
+def _us(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1)
+
+
+_LAST_US: Final = _us(datetime.max.replace(tzinfo=UTC) - _EPOCH)
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a string that has bytes: JSON may hold half a surrogate pair."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 async def _body(request: Request, fields: set[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Counters over the admin port: read, reset, overridden, and every change a record."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,6 +174,8 @@ async def test_tokens_are_whole_numbers(desk: Desk) -> None:
         ({**CAP, "extra": 1}, 400, "until"),
         ({**CAP, "extra": 1, "until": "2027-01-01T00:00:00"}, 400, "its zone"),
         ({**CAP, "extra": 1, "until": "2026-11-21T12:00:00Z"}, 400, "over already"),
+        ({**CAP, "extra": 1, "until": "9999-12-31T23:59:59-23:59"}, 400, "its zone"),
+        ({**CAP, "key": ["red", "\ud800"]}, 400, "as strings"),
         ({**CAP, "amount": 1}, 400, "extra, key, policy, until"),
         ([], 400, "JSON object"),
     ],
@@ -180,7 +183,7 @@ async def test_tokens_are_whole_numbers(desk: Desk) -> None:
 async def test_what_makes_no_sense_is_refused_and_changes_nothing(
     desk: Desk, body: Any, status: int, told: str
 ) -> None:
-    answer = desk.client.post("/counters/override", json=body)
+    answer = desk.client.post("/counters/override", content=json.dumps(body))
 
     assert (answer.status_code, told in answer.json()["error"]) == (status, True)
     assert desk.notes.changes == []
@@ -192,13 +195,53 @@ async def test_a_body_without_end_is_refused(desk: Desk) -> None:
     assert desk.client.post("/counters/reset", content=b"[" * 60_000).status_code == 400
 
 
-async def test_a_store_that_is_away_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("change", "wanted", "details"),
+    [
+        ("reset", CAP, {"used": "0.00"}),
+        (
+            "override",
+            {**CAP, "extra": "5.00", "until": "2026-11-22T00:00:00Z"},
+            {"extra": "5.00", "until": "2026-11-22T00:00:00Z"},
+        ),
+    ],
+)
+async def test_a_change_that_a_store_did_not_answer_is_on_record_as_that(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, change: str, wanted: Any, details: dict[str, str]
+) -> None:
+    """A call that timed out may be done all the same."""
+
     async def away(*_: object) -> None:
         raise StoreUnavailable("redis://somebody:secret@host")
 
-    monkeypatch.setattr(desk.store, "reset", away)
+    monkeypatch.setattr(desk.store, change, away)
 
-    answer = desk.client.post("/counters/reset", json=CAP)
+    answer = desk.client.post(f"/counters/{change}", json=wanted)
 
     assert (answer.status_code, answer.json()) == (503, {"error": "the counter store does not answer"})
+    (noted,) = desk.notes.changes
+    assert noted.details == {**details, "outcome": "unknown"}
+
+
+async def test_a_store_that_cannot_be_read_is_said_and_nothing_is_changed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise StoreUnavailable("redis://somebody:secret@host")
+
+    monkeypatch.setattr(desk.store, "read", away)
+
+    assert desk.client.post("/counters/reset", json=CAP).status_code == 503
     assert desk.notes.changes == []
+
+
+async def test_a_counter_that_is_whole_after_the_end_of_time_is_read(desk: Desk) -> None:
+    """A client's debt may be any number of times what comes back in a year."""
+    (limit,) = [item for item in desk.policies.limits if item.ref.name == "everybody"]
+    used = charge(limit, (), Taken(1, 1), NOW_NS // 1000)
+    await desk.store.reserve("d", (used,), NOW_NS // 1000)
+    await desk.store.settle("d", {used.counter: 10**12}, NOW_NS // 1000)
+
+    answer = desk.client.get("/counters?policy=RateLimit/everybody")
+
+    assert (answer.status_code, answer.json()["reset_at"]) == (200, "9999-12-31T23:59:59.999999Z")
