@@ -24,7 +24,8 @@ from google.protobuf.message import DecodeError
 
 from extproc.measure.bytes_per_token import AnswerForm, BytesPerToken
 from extproc.pb.ai_policy.v1 import access_log_pb2 as pb
-from extproc.session.events import AwaitBytes, BytesSent
+from extproc.session.actions import AwaitBytes
+from extproc.session.events import BytesSent
 from extproc.wire import METADATA_NAMESPACE
 
 log = logging.getLogger(__name__)

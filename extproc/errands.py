@@ -13,24 +13,26 @@ from extproc.edge import Edge
 from extproc.errors import LedgerUnavailable, RequestRefused, StoreUnavailable
 from extproc.formats.rewrite import rewrite
 from extproc.measure import lessons
-from extproc.session.events import (
+from extproc.session.actions import (
     Action,
     AwaitBytes,
-    ChargesReserved,
     CountOutput,
     Defer,
-    Event,
-    OutputCounted,
     Record,
-    Recorded,
-    RecordFailed,
     Report,
     Reserve,
     Rewrite,
-    Rewritten,
     Settle,
-    StoreFailed,
     Understand,
+)
+from extproc.session.events import (
+    ChargesReserved,
+    Event,
+    OutputCounted,
+    Recorded,
+    RecordFailed,
+    Rewritten,
+    StoreFailed,
     Understood,
 )
 from extproc.settings import INLINE_BODY_BYTES

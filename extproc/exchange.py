@@ -18,14 +18,8 @@ from extproc.edge import Edge
 from extproc.errands import Errands
 from extproc.intake import Intake
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
-from extproc.session.events import (
-    Action,
-    Continue,
-    DeadlinePassed,
-    Event,
-    RespondImmediately,
-    StreamClosed,
-)
+from extproc.session.actions import Action, Continue, RespondImmediately
+from extproc.session.events import DeadlinePassed, Event, StreamClosed
 from extproc.session.session import Session
 from extproc.session.transitions import State
 from extproc.telemetry import Parent

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from extproc.session.events import Action, Event
+from extproc.session.actions import Action
+from extproc.session.events import Event
 from extproc.session.session import Session
 from extproc.settings import HELD_ANSWERS_BYTES, INLINE_ANSWER_BYTES
 from extproc.telemetry import Metrics

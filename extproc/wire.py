@@ -17,13 +17,12 @@ from extproc.formats.answers import MAX_TOKENS
 from extproc.model import RequestHead, Source, Usage
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.pb.ai_policy.v1 import token_usage_pb2
+from extproc.session.actions import Continue, RespondImmediately
 from extproc.session.events import (
-    Continue,
     Event,
     RequestBody,
     RequestHeaders,
     RequestTrailers,
-    RespondImmediately,
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,

@@ -36,8 +36,9 @@ from extproc.measure.learned import LearnedOutputs
 from extproc.measure.tokens import Tokenizer
 from extproc.pb.ai_policy.v1 import access_log_pb2 as pb
 from extproc.server import ExternalProcessor, Server
+from extproc.session.actions import AwaitBytes
 from extproc.session.admission import SessionSettings
-from extproc.session.events import AwaitBytes, BytesSent
+from extproc.session.events import BytesSent
 from extproc.settings import Settings
 from extproc.store.memory import MemoryStore
 from extproc.telemetry import Metrics, Tracing

@@ -12,12 +12,11 @@ from extproc.errors import ProtocolViolation
 from extproc.model import Usage
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.pb.ai_policy.v1.token_usage_pb2 import TokenUsage
+from extproc.session.actions import Continue, RespondImmediately
 from extproc.session.events import (
-    Continue,
     RequestBody,
     RequestHeaders,
     RequestTrailers,
-    RespondImmediately,
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,

@@ -1,1 +1,1 @@
-"""The machine: events in, actions out. Read `events`, `transitions`, `session`, in this order."""
+"""The machine: events in, actions out. Read `events`, `actions`, `transitions`, `session`, in this order."""

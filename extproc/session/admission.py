@@ -17,27 +17,20 @@ from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
 from extproc.policy.engine import Evaluation
 from extproc.policy.policyset import PolicySet
 from extproc.session import replies
+from extproc.session.actions import Action, Continue, Record, Report, Reserve, Rewrite, Settle, Understand
 from extproc.session.answer import Answer
 from extproc.session.events import (
-    Action,
     ChargesReserved,
-    Continue,
     DeadlinePassed,
-    Record,
     Recorded,
     RecordFailed,
-    Report,
     RequestBody,
     RequestHeaders,
     RequestTrailers,
-    Reserve,
     ResponseHeaders,
-    Rewrite,
     Rewritten,
-    Settle,
     StoreFailed,
     StreamClosed,
-    Understand,
     Understood,
 )
 from extproc.session.transitions import State

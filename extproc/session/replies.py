@@ -9,7 +9,8 @@ from extproc.decision import Cost, Decision, LimitState, Mode
 from extproc.formats.advice import ascii_only
 from extproc.formats.base import Reply, WireFormat
 from extproc.model import Usage
-from extproc.session.events import Continue, RespondImmediately, ResponseHeaders
+from extproc.session.actions import Continue, RespondImmediately
+from extproc.session.events import ResponseHeaders
 
 CONTENT_TOO_LARGE = 413
 DECISION_ID = "x-ai-policy-decision-id"

@@ -11,24 +11,18 @@ from __future__ import annotations
 from extproc.decision import Cost
 from extproc.errors import ProtocolViolation
 from extproc.session import replies
+from extproc.session.actions import Action, AwaitBytes, Continue, CountOutput, Defer, Report, Settle
 from extproc.session.admission import Admission
 from extproc.session.answer import Answer
 from extproc.session.events import (
-    Action,
-    AwaitBytes,
     BytesSent,
     ChunkToRead,
-    Continue,
-    CountOutput,
-    Defer,
     Event,
     OutputCounted,
-    Report,
     RequestTrailers,
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
-    Settle,
     StreamClosed,
 )
 from extproc.session.transitions import TRANSITIONS, State

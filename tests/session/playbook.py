@@ -18,31 +18,33 @@ from extproc.measure.tokens import Tokenizer
 from extproc.model import RequestHead, Source
 from extproc.policy import policyset
 from extproc.policy.policyset import PolicySet
-from extproc.session.admission import SessionSettings
-from extproc.session.events import (
+from extproc.session.actions import (
     Action,
     AwaitBytes,
-    BytesSent,
-    ChargesReserved,
     Continue,
     CountOutput,
     Defer,
-    Event,
-    OutputCounted,
     Record,
-    Recorded,
     Report,
-    RequestBody,
-    RequestHeaders,
     Reserve,
     RespondImmediately,
+    Rewrite,
+    Settle,
+    Understand,
+)
+from extproc.session.admission import SessionSettings
+from extproc.session.events import (
+    BytesSent,
+    ChargesReserved,
+    Event,
+    OutputCounted,
+    Recorded,
+    RequestBody,
+    RequestHeaders,
     ResponseBody,
     ResponseHeaders,
-    Rewrite,
     Rewritten,
-    Settle,
     StreamClosed,
-    Understand,
     Understood,
 )
 from extproc.session.session import Session

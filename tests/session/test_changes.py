@@ -9,7 +9,8 @@ import pytest
 from extproc.decision import Effect, PolicyRef, Reason
 from extproc.errors import ProtocolViolation
 from extproc.model import Source
-from extproc.session.events import Continue, DeadlinePassed, RespondImmediately, Rewrite
+from extproc.session.actions import Continue, RespondImmediately, Rewrite
+from extproc.session.events import DeadlinePassed
 from extproc.session.transitions import State
 from tests.session.playbook import Playbook, chat_body, chat_head, load
 

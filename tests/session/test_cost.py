@@ -8,7 +8,7 @@ import pytest
 from extproc.decision import Cost
 from extproc.measure.prices import Prices
 from extproc.model import Basis
-from extproc.session.events import Continue
+from extproc.session.actions import Continue
 from tests.session.playbook import Playbook, chat_body, chat_head, load
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "abc"}, "finish_reason": "stop"}

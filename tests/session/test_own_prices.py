@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from extproc.decision import Cost
-from extproc.session.events import Continue, RespondImmediately
+from extproc.session.actions import Continue, RespondImmediately
 from tests.session.playbook import Playbook, chat_body, load
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "abc"}, "finish_reason": "stop"}

@@ -11,26 +11,28 @@ from extproc.errors import ProtocolViolation
 from extproc.model import Basis, Usage
 from extproc.policy import policyset
 from extproc.policy.policyset import PolicySet
-from extproc.session.events import (
-    ChargesReserved,
+from extproc.session.actions import (
     Continue,
     CountOutput,
-    DeadlinePassed,
     Record,
+    Reserve,
+    RespondImmediately,
+    Settle,
+    Understand,
+)
+from extproc.session.events import (
+    ChargesReserved,
+    DeadlinePassed,
     Recorded,
     RecordFailed,
     RequestBody,
     RequestHeaders,
     RequestTrailers,
-    Reserve,
-    RespondImmediately,
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
-    Settle,
     StoreFailed,
     StreamClosed,
-    Understand,
     Understood,
 )
 from extproc.session.transitions import TRANSITIONS, State, diagram

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from extproc.measure.bytes_per_token import AnswerForm
 from extproc.model import Basis, Usage
 from extproc.policy.policyset import PolicySet
-from extproc.session.events import AwaitBytes, BytesSent, ResponseTrailers
+from extproc.session.actions import AwaitBytes
+from extproc.session.events import BytesSent, ResponseTrailers
 from extproc.session.transitions import State
 from tests.session.playbook import SECOND_NS, Playbook, chat_body, load
 
