@@ -8,6 +8,7 @@ log line here carries what a server said, or a URL: both may hold a credential.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
@@ -42,6 +43,7 @@ _REFUSED: Final = (
     exceptions.RedisClusterException,
 )
 _PLAIN_ERROR = "ERR"
+_DEMOTED = "READONLY"
 # What Lua says of our own script holds nobody's words.
 _OURS, _LONGEST_KIND = "user_script:", 200
 # Of longer commands Redis says it so, as an error of the protocol.
@@ -99,6 +101,8 @@ class Link:
             self.breaker.abandoned()
             raise
         self._failed(kind)
+        if kind == _DEMOTED:
+            await self._let_go()
         raise StoreUnavailable(f"Redis at {self.name} failed: {kind}")
 
     async def close(self) -> None:
@@ -111,6 +115,14 @@ class Link:
         except exceptions.NoScriptError:
             # After a restart, on another node, or the first time; EVAL loads it for the next call.
             return await self._client.execute_command("EVAL", self._script, len(keys), *keys, *arguments)
+
+    async def _let_go(self) -> None:
+        """Leave a server that only copies another one now: where its name leads, new connections find out."""
+        pool = getattr(self._client, "connection_pool", None)  # a cluster's client asks the nodes itself
+        if pool is not None:
+            with contextlib.suppress(exceptions.RedisError, OSError):
+                async with asyncio.timeout(self._timeout_s):
+                    await pool.disconnect(inuse_connections=False)
 
     def _answered(self) -> None:
         self.breaker.succeeded()

@@ -244,6 +244,50 @@ async def test_a_server_that_refuses_moves_nothing(
         assert [o.used for o in await store.read((cap(), charge("b")), NOW_US)] == [1, 1]
 
 
+class Front:
+    """An address whose connections lead to whichever server is primary now, as those of clouds do."""
+
+    def __init__(self, primary: RedisServer) -> None:
+        self.primary = primary
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self.primary.port)
+        await asyncio.gather(_copy(reader, back), _copy(there, writer))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+    writer.close()
+
+
+async def test_a_primary_that_became_a_replica_is_left_for_the_one_that_took_over(
+    server: RedisServer,
+) -> None:
+    """Its connections stay open and refuse writes for ever; only a new one leads elsewhere."""
+    front = Front(server)
+    listening = await asyncio.start_server(front.serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    store = RedisStore(
+        f"redis://127.0.0.1:{port}/0", timeout_s=PATIENT_S, uses_callers_time=True, clock_s=Clock()
+    )
+    with RedisServer() as other:
+        try:
+            await store.start()
+            await asyncio.gather(*(store.reserve(f"d{number}", (cap(),), NOW_US) for number in range(3)))
+            read_only(server)
+            front.primary = other
+
+            with pytest.raises(StoreUnavailable, match="READONLY"):
+                await store.reserve("refused", (cap(),), NOW_US)
+
+            (outcome,) = await store.reserve("taken", (cap(),), NOW_US)
+            assert (outcome.granted, store.status.is_connected) == (True, True)
+        finally:
+            await store.close()
+            listening.close()
+
+
 # --- a server that was killed, or emptied
 
 
