@@ -70,36 +70,14 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     listener = admin.listen(settings) if place is None else admin.listen_for_supervisor(place.admin_socket)
     server = Server(processor, settings)
     address = await server.start()
-    budgets = Budgets(
-        policies=lambda: folder.current,
-        store=edge.store,
-        ledger=edge.ledger,
-        clock_ns=edge.clock_ns,
-        new_id=new_decision_id,
-    )
-    admin_app = Admin(
-        settings,
-        folder,
-        metrics,
-        lambda: [*notices, *keeping.notices()],
-        is_ready=lambda: keeping.is_writing or folder.current.defaults.audit != "required",
-        routes=budgets.routes(),
-        is_guarded=place is None,
-    )
-    followers = [
-        _beside(folder.follow(), "the policy folder is no longer followed", notices),
-        _beside(leases.keep(edge), "leases are no longer renewed", notices),
-    ]
-    if learned is not None:
-        followers.append(_beside(learned.keep(), "what is learned is no longer saved", notices))
+    admin_app = _admin(settings, folder, edge, keeping, notices, is_guarded=place is None)
+    followers = _followers(folder, edge, learned, notices)
     listening = _beside(admin_app.serve(listener), "the admin port is no longer served", notices)
     log.info(
         "serving",
         extra={
             "grpc": address,
-            "admin": "{}:{}".format(*listener.getsockname()[:2])
-            if place is None
-            else str(place.admin_socket),
+            "admin": str(place.admin_socket) if place else "{}:{}".format(*listener.getsockname()[:2]),
             "revision": folder.current.revision,
             "usage": "native" if settings.native_usage else "stream",
         },
@@ -194,6 +172,46 @@ def _learned(folder: Path | None, edge: Edge) -> LearnedFile | None:
     )
     learned.load()
     return learned
+
+
+def _admin(
+    settings: Settings,
+    folder: PolicyFolder,
+    edge: Edge,
+    keeping: Keeping,
+    notices: list[str],
+    *,
+    is_guarded: bool,
+) -> Admin:
+    budgets = Budgets(
+        policies=lambda: folder.current,
+        store=edge.store,
+        ledger=edge.ledger,
+        clock_ns=edge.clock_ns,
+        new_id=new_decision_id,
+    )
+    return Admin(
+        settings,
+        folder,
+        edge.metrics,
+        lambda: [*notices, *keeping.notices()],
+        is_ready=lambda: keeping.is_writing or folder.current.defaults.audit != "required",
+        routes=budgets.routes(),
+        is_guarded=is_guarded,
+    )
+
+
+def _followers(
+    folder: PolicyFolder, edge: Edge, learned: LearnedFile | None, notices: list[str]
+) -> list[asyncio.Task[None]]:
+    """What goes on beside the requests until the end."""
+    followers = [
+        _beside(folder.follow(), "the policy folder is no longer followed", notices),
+        _beside(leases.keep(edge), "leases are no longer renewed", notices),
+    ]
+    if learned is not None:
+        followers.append(_beside(learned.keep(), "what is learned is no longer saved", notices))
+    return followers
 
 
 def _beside(work: Coroutine[Any, Any, None], loss: str, notices: list[str]) -> asyncio.Task[None]:
