@@ -16,10 +16,11 @@ Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
              pb           generated from proto/; never edited
 1 functions  formats      bodies in and out, a file a wire format; classify, providers, body, answers
              measure      tokens of a prompt, prices, vocabularies; what was learned from answers
-             policy       documents -> objects -> PolicySet; index, engine, metering, accounting;
-                          kinds/ of objects, counters/ by algorithm
+             policy       documents -> objects -> PolicySet; index, engine, verdict, attempt, metering,
+                          accounting; kinds/ of objects, counters/ by algorithm
              understand   bytes of a request -> what it asks for and costs, in one pure call
 2 machine    session      events in, actions out; `transitions` is the protocol as a table
+                          (`admission` until the request is forwarded, `answer` after)
 3 edge       wire         protobuf <-> events and actions
              store        counters in memory or Redis; `base` is the contract
              ledger       a record of every decision, and the counters, in SQLite or Postgres
@@ -33,14 +34,18 @@ Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
 4 door       serve        the rooms put together; cli: the command line
              workers      several processes of it under one supervisor
 
-No clock, no ids and no I/O on floors 0 to 2: they are arguments (`measure` reads vocabulary files).
+No clock, no ids and no I/O on floors 0 to 2: they are arguments. What is read there are files, before
+any request: vocabularies (`measure`), a policy folder and the rules of time zones (`policy`).
 
 Words:
 
     action      what the session wants done, imperative: Continue, Reserve, Settle
+    attempt     one try to pass the limits; with another model it is a second one
     basis       what a settled figure rests on: provider, tokenizer, bytes, reserved, ...
     burst       the most a bucket holds at once; `per` is how long its amount takes to refill
+    change      what a person or a file changed: a counter reset, an override, policies activated
     charge      what one limit takes from one counter
+    clamp       lower the output limit of a request to what a RequestCap accepts
     control     an AI call that spends nothing, such as listing models
     counter     what a limit counts with: one for each distinct key
     decision    the verdict on one request with all that led to it; its id is a UUIDv7
@@ -53,12 +58,15 @@ Words:
     lease       a place among the requests in flight; it ends with its request, or when nobody renews it
     ledger      the durable record of decisions, of what they came to, and of counters
     native      Envoy reads the usage of answers and hands it over in trailers; else `stream`
+    override    what an owner grants on top of a limit, until a time
+    place       what processes take one after another: whoever comes next takes up the counters
     policy set  one policy folder, compiled, immutable; its revision is the hash of its content
     provider    who answers: a vendor, known by host and base path, or a Provider object
     reason      a stable code for why: access_denied, rate_limited, ...
     reserve     take what a request may cost before it goes upstream, all limits or none
     settle      replace the reservation by what was spent, exactly once
     shadow      evaluated and recorded, never enforced; would_deny is what it would have done
+    substitute  the model that a UsageCap offers instead of a denial
     target      the model and provider a request goes to
     window      how a limit's amount comes back: token bucket, sliding, calendar, leases
 """
