@@ -212,14 +212,19 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-async def _body(request: Request, fields: set[str]) -> dict[str, Any]:
+async def read_body(request: Request) -> bytes:
+    """What was sent, as far as anything sent here may be long. Raises `Refused`."""
     data = b""
     async for chunk in request.stream():
         data += chunk
         if len(data) > _LONGEST_BODY_BYTES:
             raise Refused(413, f"the body is larger than {_LONGEST_BODY_BYTES} bytes")
+    return data
+
+
+async def _body(request: Request, fields: set[str]) -> dict[str, Any]:
     try:
-        value = json.loads(data)
+        value = json.loads(await read_body(request))
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict) or not value.keys() <= fields:

@@ -20,13 +20,16 @@ from typing import Any
 
 import grpc
 import pytest
+from starlette.testclient import TestClient
 
 from demo import child
 from extproc.envoy_config import EnvoySettings, render_bootstrap
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
-from extproc.settings import Settings, worker_addresses
+from extproc.settings import Settings, WorkerPlace, worker_addresses
 from extproc.workers import Supervisor
 from extproc.workers import supervisor as supervisor_module
+from extproc.workers.admin import WorkersAdmin
+from extproc.workers.worker import Worker
 from tests.e2e import stand_ins
 from tests.e2e.gateway import Gateway, free_ports, gateway
 from tests.servers.redis import RedisServer
@@ -502,6 +505,19 @@ async def test_a_worker_that_does_not_start_ends_all_with_its_exit_code(tmp_path
     supervisor = scripted(tmp_path, "import sys; sys.exit(2)")
 
     assert await supervisor.run() == 2
+
+
+def test_a_body_that_no_worker_would_read_is_not_taken_in(tmp_path: Path) -> None:
+    """Who may only read needs no token on loopback, and may send a body without end all the same."""
+    settings = Settings(policies=tmp_path, admin_port=0)
+    supervisor = Supervisor(settings, [])
+    worker = Worker(WorkerPlace(number=0, folder=tmp_path), "unix:x.sock", [])
+    worker.is_serving = True
+    supervisor.workers = (worker,)
+    with TestClient(WorkersAdmin(settings, supervisor).app, base_url="http://localhost") as client:
+        answer = client.request("GET", "/policies", content=bytes(100_000))
+
+    assert answer.status_code == 413
 
 
 async def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from extproc.admin import AdminServer
+from extproc.budgets import Refused, read_body
 from extproc.settings import Settings
 from extproc.telemetry import merged
 
@@ -102,11 +103,15 @@ class WorkersAdmin(AdminServer):
                 break
         else:
             return JSONResponse({"error": "no worker serves"}, HTTPStatus.SERVICE_UNAVAILABLE)
+        try:
+            body = await read_body(request)
+        except Refused as refused:
+            return JSONResponse({"error": str(refused)}, refused.status)
         query = f"?{request.url.query}" if request.url.query else ""
         answer = await worker.ask(
             request.scope["raw_path"].decode("ascii") + query,
             method=request.method,
-            body=await request.body(),
+            body=body,
             headers={name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers},
             within_s=_FORWARDED_S,
         )
