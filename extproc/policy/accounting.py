@@ -101,7 +101,11 @@ def _reported(decision: Decision, ending: Ending) -> Usage:
 def _larger(decision: Decision, ending: Ending) -> Usage:
     """Whatever was cut off cannot have cost less than what was reported or seen."""
     usage = _reported(decision, ending)
-    unread = _set_aside(decision, ending).output_tokens if ending.is_incomplete else None
+    unread: int | None = None
+    if ending.output_tokens_by_size is not None:
+        unread = _by_size(decision, ending).output_tokens
+    elif ending.is_incomplete:
+        unread = _set_aside(decision, ending).output_tokens
     return replace(
         usage,
         input_tokens=_input(decision) if usage.input_tokens is None else usage.input_tokens,

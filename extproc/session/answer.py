@@ -32,6 +32,9 @@ NATIVE: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# Their streams begin with usage whose output is that of the first word; the whole follows at the end.
+_BEGIN_WITH_USAGE = frozenset({"anthropic_messages"})
+
 _NONE_SEEN = ResponseHeaders(at_ns=0, status=0)
 _FIRST_ERROR_STATUS = 400
 # JSON compresses to a tenth, and to less where it repeats itself.
@@ -48,6 +51,7 @@ class Answer:
         self._filter: EventFilter | None = None
         self._native: ResponseTrailers | None = None
         self._is_envoys = False  # to read
+        self._begins_with_usage = False
         self._body_bytes = 0
         # Made once: an observation joins all the text that was generated.
         self._final: Observation | None = None
@@ -82,6 +86,7 @@ class Answer:
         envoy_reads = native and request.operation == NATIVE.get(request.api) and encoding == "identity"
         if envoy_reads and not takes_chunk_out:
             self._is_envoys = True
+            self._begins_with_usage = self.is_stream and request.api in _BEGIN_WITH_USAGE
             return
         self._reader = wire_format.answer_reader(request, headers.headers)
         self._decoder = answer_decoder(encoding)
@@ -139,21 +144,28 @@ class Answer:
             seen,
             usage=native.usage,
             finished=not native.usage_is_partial,
+            is_incomplete=seen.is_incomplete or not self._told_by_envoy,
             model=seen.model or native.model,
         )
 
     def form_unread(self, request: AIRequest | None, model: str) -> AnswerForm | None:
         """What to estimate it by, where Envoy alone could have read its usage and found none."""
-        told = self._native is not None and self._native.usage is not None
-        if request is None or not self._is_envoys or told:
+        if request is None or not self._is_envoys or self._told_by_envoy:
             return None
         return AnswerForm(api=request.api, provider=request.provider, model=model, is_stream=request.stream)
 
     def text_to_count(self) -> str:
         """What must be counted because nobody said what it cost; empty if nothing must."""
-        told_by_envoy = self._native is not None and self._native.usage is not None
         seen = self.seen()
-        return "" if told_by_envoy or _is_whole(seen) else seen.output_text
+        return "" if self._told_by_envoy or _is_whole(seen) else seen.output_text
+
+    @property
+    def _told_by_envoy(self) -> bool:
+        """Whether Envoy read what the answer came to, not only what it began with."""
+        native = self._native
+        if native is None or native.usage is None:
+            return False
+        return not (native.usage_is_partial and self._begins_with_usage)
 
     def settlement(
         self,

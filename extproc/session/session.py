@@ -146,7 +146,9 @@ class Session(Admission):
     def _on_response_trailers(self, event: ResponseTrailers) -> list[Action]:
         self._answer.finish(event)
         ending = self._end(event.at_ns)
-        metadata = replies.usage_metadata(self._answer.seen().usage, _cost(ending))
+        # Envoy's access log tells of answers whose output nobody wrote here.
+        is_known = self.state is not State.AWAITING_BYTES
+        metadata = replies.usage_metadata(self._answer.seen().usage if is_known else None, _cost(ending))
         return [Continue(phase=ResponseTrailers, metadata=metadata), *ending]
 
     def _on_exchange_over(self, event: StreamClosed) -> list[Action]:

@@ -1,6 +1,7 @@
 """Answers that Envoy read without finding their usage: settled once, by what its access log says was sent."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from hypothesis import strategies as st
 from extproc.measure.bytes_per_token import AnswerForm
 from extproc.model import Basis, Usage
 from extproc.policy.policyset import PolicySet
-from extproc.session.actions import AwaitBytes
+from extproc.session.actions import AwaitBytes, Continue
 from extproc.session.events import BytesSent, ResponseTrailers
 from extproc.session.transitions import State
-from tests.session.playbook import SECOND_NS, Playbook, chat_body, load
+from tests.session.playbook import SECOND_NS, Playbook, chat_body, chat_head, load
 
 CEILING = 50
 STREAM = {"content-type": "text/event-stream"}
@@ -128,6 +129,40 @@ def test_usage_that_envoy_found_is_not_waited_for(policies: PolicySet) -> None:
 
         assert book.held == []
         assert (book.settlement.basis, book.settlement.usage) == (Basis.PROVIDER, usage)
+
+
+@pytest.mark.parametrize(("by_size", "made"), [(30, 30), (1, 2), (900, CEILING), (None, CEILING)])
+def test_an_answer_that_ends_after_its_first_usage_costs_what_was_sent(
+    policies: PolicySet, by_size: int | None, made: int
+) -> None:
+    """A Claude that fails in the middle of a stream has reported the output of its first word alone."""
+    book = Playbook(policies, native_usage=True, holds=(AwaitBytes,))
+    body = {"model": "claude-sonnet-4-5", "max_tokens": CEILING, "stream": True}
+    messages = [{"role": "user", "content": "Say hello."}]
+    head = replace(chat_head(), path="/v1/messages")
+    book.request(head, json.dumps(body | {"messages": messages}).encode())
+    book.answer_headers(headers=STREAM)
+    usage = Usage(input_tokens=12, output_tokens=2)
+
+    (said,) = book.play(ResponseTrailers(at_ns=book.now_ns, usage=usage, usage_is_partial=True))
+    book.close()
+
+    # Envoy's access log tells of answers whose output was not said.
+    assert isinstance(said, Continue)
+    assert "output_tokens" not in (said.metadata or {})
+    told(book, by_size)
+    assert book.settlement.basis is Basis.PARTIAL
+    assert book.settlement.usage == Usage(input_tokens=12, output_tokens=made)
+
+
+def test_part_of_the_usage_is_all_where_it_is_told_throughout(policies: PolicySet) -> None:
+    book = asked(policies)
+    book.answer_headers(headers=STREAM)
+    usage = Usage(input_tokens=9, output_tokens=3)
+    book.play(ResponseTrailers(at_ns=book.now_ns, usage=usage, usage_is_partial=True))
+
+    assert book.held == []
+    assert (book.settlement.basis, book.settlement.usage) == (Basis.PARTIAL, usage)
 
 
 @pytest.mark.parametrize(
