@@ -1,8 +1,8 @@
-"""Charges, outcomes and counters as the bytes that counters.lua reads and writes.
+"""Charges, outcomes and counters as the bytes that the Lua script reads and writes.
 
 Floor 3. All are little-endian doubles, `struct`'s and Lua's alike: whole numbers below 2^53 are exact in
-them. Layouts are spelled out in counters.lua; a change of one needs new key names, for
-counters stay.
+them. Layouts are spelled out in counters.lua and charges.lua; a change of one needs new key names,
+for counters stay.
 """
 
 from __future__ import annotations

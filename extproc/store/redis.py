@@ -1,6 +1,6 @@
 """Counters in Redis or Valkey: for many sidecars, and for restarts.
 
-Floor 3. Each call is one call of counters.lua, which is atomic: a decision moves all its counters or
+Floor 3. Each call is one call of the Lua script beside, which is atomic: a decision moves all its counters or
 none, whoever dies meanwhile. Time is the server's. All keys of a prefix share a hash tag, so that a
 cluster keeps them on one node: a cluster makes them available, not faster. Counters are as durable as
 the server: what it had not written, or not copied when a replica took over, was not taken. A server that
@@ -33,6 +33,16 @@ PREFIX = "ai_policy"
 _CHANGED = 100_000
 _RENEWED_AT_ONCE = 500
 _CLOSE_S = 1.0
+# The script's files, each after those whose names it uses; one an algorithm, as in `policy.counters`.
+_SCRIPT = (
+    *("keys", "token_bucket", "slots", "sliding_window", "calendar_window", "leases"),
+    *("counters", "charges", "commands"),
+)
+
+
+def _script() -> str:
+    folder = resources.files("extproc.store")
+    return "\n".join(folder.joinpath(f"{name}.lua").read_text() for name in _SCRIPT)
 
 
 async def nothing_known() -> Iterable[CounterState]:
@@ -74,8 +84,7 @@ class RedisStore:
         lock_ms: int = LOCK_MS,
         uses_callers_time: bool = False,
     ) -> None:
-        script = resources.files("extproc.store").joinpath("counters.lua").read_text()
-        self._link = Link(url, script, timeout_s=timeout_s, clock_s=clock_s)
+        self._link = Link(url, _script(), timeout_s=timeout_s, clock_s=clock_s)
         self._keys = (f"{{{prefix}}}:version",)
         self._prefix = f"{{{prefix}}}:"
         self._timeout_s = timeout_s
