@@ -23,6 +23,7 @@ from google.protobuf import struct_pb2
 from google.protobuf.message import DecodeError
 
 from extproc.measure.bytes_per_token import AnswerForm, BytesPerToken
+from extproc.measure.learned import LONGEST_NAME
 from extproc.pb.ai_policy.v1 import access_log_pb2 as pb
 from extproc.session.actions import AwaitBytes
 from extproc.session.events import BytesSent
@@ -177,7 +178,8 @@ def _sent(entry: pb.HTTPAccessLogEntry) -> Sent | None:
 
 
 def _text(fields: Mapping[str, struct_pb2.Value], name: str) -> str:
-    return fields[name].string_value if name in fields else ""
+    """A text, cut where it is longer than any that is of use: thousands of entries are kept."""
+    return fields[name].string_value[: LONGEST_NAME + 1] if name in fields else ""
 
 
 def _count(fields: Mapping[str, struct_pb2.Value], name: str) -> int:

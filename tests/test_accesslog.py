@@ -32,7 +32,7 @@ from extproc import accesslog
 from extproc.accesslog import SERVICE, AccessLog, Sent, entries
 from extproc.edge import Edge
 from extproc.measure.bytes_per_token import AnswerForm, BytesPerToken
-from extproc.measure.learned import LearnedOutputs
+from extproc.measure.learned import LONGEST_NAME, LearnedOutputs
 from extproc.measure.tokens import Tokenizer
 from extproc.pb.ai_policy.v1 import access_log_pb2 as pb
 from extproc.server import ExternalProcessor, Server
@@ -131,6 +131,14 @@ def test_tokens_that_were_read_come_without_what_was_thought_unseen() -> None:
 )
 def test_an_entry_about_no_decision_is_left_out(metadata: dict[str, Any]) -> None:
     assert entries(message(entry(**metadata), entry())) == [sent()]
+
+
+@pytest.mark.parametrize("name", ["api", "provider", "model"])
+def test_a_name_that_is_no_models_is_not_kept_whole(name: str) -> None:
+    names: dict[str, Any] = {name: "m" * 1_000_000}
+    (strange,) = entries(message(entry(**names)))
+
+    assert LONGEST_NAME < len(getattr(strange.form, name)) <= 2 * LONGEST_NAME
 
 
 @pytest.mark.parametrize("count", [-1, -0.5, 1.5, 2.0**60, math.inf, math.nan, "40", None, [40]])
