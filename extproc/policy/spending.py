@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from extproc.decision import Unit
-from extproc.formats.base import CONTROL
+from extproc.formats.base import CONTROL, NO_OUTPUT
 from extproc.measure.overrides import NO_PRICES, PriceBook
 from extproc.model import AIRequest, TokenEstimate
 from extproc.policy import estimates
@@ -61,7 +61,7 @@ def taken(unit: Unit, measure: Measure, reserve: Reserve) -> Taken | None:
     one_choice = measure.tokens.max_output
     if reserve == "expected" and measure.expected_output_tokens is not None:
         one_choice = min(one_choice, measure.expected_output_tokens)
-    output = one_choice * request.choices
+    output = max(_fewest(request), one_choice * request.choices)
     amount = _COMES_TO[unit](request, output, measure)
     if amount is None:
         return None
@@ -71,6 +71,14 @@ def taken(unit: Unit, measure: Measure, reserve: Reserve) -> Taken | None:
         # Without a declared ceiling a small limit stays usable: whatever it has left will do.
         minimum = _COMES_TO[unit](request, 1, measure)
     return None if minimum is None else Taken(min(amount, _MOST), min(minimum, _MOST))
+
+
+def _fewest(request: AIRequest) -> int:
+    """What a request that may generate takes at least: only what is charged is ever settled.
+
+    Its input may be in the provider's memory alone, and a model that usually says nothing may speak.
+    """
+    return 0 if request.operation in NO_OUTPUT else 1
 
 
 def largest_ceiling(unit: Unit, size: int, measure: Measure) -> int | None:
@@ -104,7 +112,7 @@ _EACH_REQUEST: Final = frozenset({Unit.REQUESTS, Unit.CONCURRENT_REQUESTS})
 _COMES_TO: Mapping[Unit, Callable[[AIRequest, int, Measure], int | None]] = MappingProxyType(
     {
         Unit.TOKENS: lambda _request, output, measure: measure.tokens.input + output,
-        Unit.INPUT_TOKENS: lambda _request, _output, measure: measure.tokens.input,
+        Unit.INPUT_TOKENS: lambda request, _output, measure: max(_fewest(request), measure.tokens.input),
         Unit.OUTPUT_TOKENS: lambda _request, output, _measure: output,
         Unit.COST_USD: _cost,
     }

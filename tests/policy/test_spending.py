@@ -140,6 +140,22 @@ def test_a_price_holds_from_its_day_on() -> None:
     assert spending.taken(Unit.COST_USD, told, "declared") is None
 
 
+@pytest.mark.parametrize("unit", [*PER_TOKEN, Unit.COST_USD])
+def test_what_shows_nothing_takes_something_so_that_what_it_reports_is_charged(unit: Unit) -> None:
+    """A run of a thread has its input at the provider; models that usually say nothing may speak."""
+    nothing = TokenEstimate(input=0, max_output=1000)
+    taken = spending.taken(unit, measure(request(), nothing, expected=0, prices=book()), "expected")
+
+    assert taken is not None
+    assert 0 < taken.minimum <= taken.amount <= 8_000
+
+
+def test_what_never_generates_takes_no_output() -> None:
+    told = measure(request(operation="embeddings"), TokenEstimate(input=100))
+
+    assert spending.taken(Unit.OUTPUT_TOKENS, told, "declared") == Taken(0, 0)
+
+
 def test_what_is_free_takes_no_money() -> None:
     told = measure(request(declared=5), prices=book("0", "0"))
 
