@@ -186,7 +186,7 @@ class Errands:
     def _report(self, report: Report) -> None:
         edge, decision, settlement = self._edge, report.decision, report.settlement
         if edge.ledger is not None and settlement is not None:
-            edge.ledger.settled(decision, settlement)
+            edge.ledger.settled(settlement)
         try:
             if settlement is None:
                 edge.metrics.decided(decision)

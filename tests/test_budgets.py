@@ -63,8 +63,8 @@ class Notes:
     async def committed(self, decision: Decision) -> None:
         raise AssertionError(decision)
 
-    def settled(self, decision: Decision, settlement: Settlement) -> None:
-        raise AssertionError(decision, settlement)
+    def settled(self, settlement: Settlement) -> None:
+        raise AssertionError(settlement)
 
     def changed(self, change: Change) -> None:
         self.changes.append(change)

@@ -50,8 +50,8 @@ class Ledger(Protocol):
     async def committed(self, decision: Decision) -> None:
         """Write it down and wait until it is on disk. Raises `LedgerUnavailable`; it may be there then."""
 
-    def settled(self, decision: Decision, settlement: Settlement) -> None:
-        """Write down what it came to; only the first settlement of a decision counts, unless it expired."""
+    def settled(self, settlement: Settlement) -> None:
+        """Write down what a decision came to; only its first settlement counts, unless it expired."""
 
     def changed(self, change: Change) -> None:
         """Write down what somebody changed."""

@@ -159,7 +159,7 @@ class Journal:
             self._failed(late)
             raise late from None
 
-    def settled(self, decision: Decision, settlement: Settlement) -> None:  # noqa: ARG002  see `Ledger.settled`
+    def settled(self, settlement: Settlement) -> None:
         """See `Ledger.settled`."""
         self._put(settlement)
 

@@ -46,10 +46,10 @@ class Assessment:
 
 
 def assess(limits: Iterable[Limit], measure: Measure) -> Assessment:
-    """Ask every limit what it takes."""
+    """Ask active limits what each takes."""
     # Many limits count the same unit, and a cost is looked up in price lists.
     taken_of = cache(lambda unit, reserve: spending.taken(unit, measure, reserve))
-    asked = [_assess(limit, measure, taken_of) for limit in limits if limit.mode is not Mode.DISABLED]
+    asked = [_assess(limit, measure, taken_of) for limit in limits]
     return Assessment(
         charges=tuple(answer for answer in asked if isinstance(answer, Charge)),
         findings=tuple(answer for answer in asked if isinstance(answer, Finding)),

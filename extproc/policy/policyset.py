@@ -104,14 +104,9 @@ class PolicySet:
         return _index(rule for rule in _of(self.objects, AccessRule) if not rule.spec.needs_only_headers)
 
     @cached_property
-    def request_caps(self) -> tuple[PolicyObject[RequestCap], ...]:
-        """By name."""
-        return _of(self.objects, RequestCap)
-
-    @cached_property
     def request_cap_index(self) -> Index[PolicyObject[RequestCap]]:
-        """The active ones."""
-        return _index(self.request_caps)
+        """The active request caps, by name."""
+        return _index(_of(self.objects, RequestCap))
 
     @cached_property
     def needs_token_counts(self) -> bool:

@@ -30,11 +30,11 @@ class Assessment:
 
 
 def assess(caps: Caps, activated: object, request: AIRequest | None, tokens: TokenEstimate) -> Assessment:
-    """Ask every cap about the request as it came; `activated` is the facts, ready for CEL.
+    """Ask active caps about the request as it came; `activated` is the facts, ready for CEL.
 
     What one cap lowers another still denies: the caller asked for it.
     """
-    answers = [ask(cap, activated, request, tokens) for cap in caps if cap.mode is not Mode.DISABLED]
+    answers = [ask(cap, activated, request, tokens) for cap in caps]
     findings = tuple(finding for finding, _ in answers)
     clamps = [
         (ceiling, finding.policy, finding)

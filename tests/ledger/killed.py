@@ -24,7 +24,7 @@ async def write(url: str, first: int) -> None:
                 counters.use(COUNTER, str(used))
                 journal.decided(allowed(number, at_s=800))
                 if number % 3 == 0:
-                    journal.settled(allowed(number), settlement(number))
+                    journal.settled(settlement(number))
                 await asyncio.sleep(0)
             await journal.committed(allowed(number, at_s=800))
             sys.stdout.write(f"{number}\n")

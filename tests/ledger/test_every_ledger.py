@@ -60,7 +60,7 @@ async def test_a_settlement_closes_its_decision(url: str, apart: bool) -> None: 
         journal.decided(allowed())
         if apart:
             await written(journal)
-        journal.settled(allowed(), settlement())
+        journal.settled(settlement())
 
     assert open_ones(url) == []
     (record,) = usage(url, "decision-000001")
@@ -76,10 +76,10 @@ async def test_a_settlement_closes_its_decision(url: str, apart: bool) -> None: 
 async def test_only_the_first_settlement_counts(url: str, apart: bool) -> None:  # noqa: FBT001
     async with running(url) as journal:
         journal.decided(allowed())
-        journal.settled(allowed(), settlement())
+        journal.settled(settlement())
         if apart:
             await written(journal)
-        journal.settled(allowed(), settlement(usage=Usage(input_tokens=1)))
+        journal.settled(settlement(usage=Usage(input_tokens=1)))
 
     assert [record.usage.input_tokens for record in usage(url, "decision-000001")] == [90]
 
@@ -103,7 +103,7 @@ async def test_nothing_that_clients_write_keeps_a_commit_from_being_made(url: st
     )  # fmt: skip
     async with running(url) as journal:
         await journal.committed(allowed(request=request))
-        journal.settled(allowed(), settlement(model="\ud800\0", usage=Usage(input_tokens=2**70)))
+        journal.settled(settlement(model="\ud800\0", usage=Usage(input_tokens=2**70)))
         await written(journal)
 
         assert (journal.status.written, journal.status.dropped) == (2, 0)
@@ -175,7 +175,7 @@ async def test_a_late_report_corrects_an_expiry_once(url: str) -> None:
         await written(journal)
     async with running(url, at_s=9001) as journal:
         for tokens in (70, 80):
-            journal.settled(allowed(), settlement(usage=Usage(input_tokens=tokens, output_tokens=1)))
+            journal.settled(settlement(usage=Usage(input_tokens=tokens, output_tokens=1)))
             await written(journal)
 
     expired, adjusted = usage(url, "decision-000001")
@@ -195,7 +195,7 @@ async def test_expiring_is_done_again_while_the_ledger_runs(
         journal.decided(denied(2))
         await written(journal)
         await until(lambda: not open_ones(url))
-        journal.settled(allowed(), settlement())
+        journal.settled(settlement())
 
     assert [record.kind for record in usage(url, "decision-000001")] == KINDS
 
@@ -292,11 +292,11 @@ async def test_old_records_are_forgotten_but_not_open_ones_nor_counters(
     async with running(url, counters=counters) as journal:
         for number in range(10):
             journal.decided(allowed(number))
-            journal.settled(allowed(number), settlement(number))
-        journal.settled(allowed(21), settlement(21))  # its decision was dropped
+            journal.settled(settlement(number))
+        journal.settled(settlement(21))  # its decision was dropped
         journal.decided(allowed(30, at_s=now_s - 60))
         journal.decided(allowed(31, at_s=now_s - 60))
-        journal.settled(allowed(31), settlement(31, at_s=now_s - 50))
+        journal.settled(settlement(31, at_s=now_s - 50))
     async with running(url, instance="another", at_s=now_s):
         await until(lambda: len(look(url, "SELECT id FROM decisions")) == 2)
         await until(lambda: len(look(url, "SELECT decision_id FROM usage")) == 1)
@@ -318,7 +318,7 @@ async def test_two_ledgers_write_one_database_at_once(url: str) -> None:
                 shared[place].use(f"c{number % 3}", str(number))
                 shared[place].use(f"c{(number + place) % 3}", str(number))
                 journal.decided(allowed(2 * number + place))
-                journal.settled(allowed(), settlement(number))
+                journal.settled(settlement(number))
             await asyncio.gather(
                 one.committed(allowed(1000 + number)), other.committed(allowed(1000 + number))
             )
@@ -345,7 +345,7 @@ async def test_no_prompt_text_and_no_credential_is_written(url: str) -> None:
     async with running(url) as journal:
         journal.decided(allowed(head=head))
         journal.decided(denied(2, head=head, enforced_effect=Effect.DENY))
-        journal.settled(allowed(), settlement(basis=Basis.TOKENIZER))
+        journal.settled(settlement(basis=Basis.TOKENIZER))
 
     tables = ("decisions", "usage", "changes", "counters")
     everything = b"".join(repr(look(url, f"SELECT * FROM {table}")).encode() for table in tables)

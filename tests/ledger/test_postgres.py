@@ -55,7 +55,7 @@ async def test_a_killed_server_loses_no_record(url: str, postgres: PostgresServe
         postgres.kill()
         journal.decided(allowed(2))
         await until(lambda: not journal.status.is_writing)
-        journal.settled(allowed(1), settlement(1))
+        journal.settled(settlement(1))
         journal.decided(allowed(3))
         postgres.start()
         await written(journal)

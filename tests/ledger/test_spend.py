@@ -17,9 +17,7 @@ async def test_each_settled_decision_counts_once(url: str) -> None:
     async with running(url) as journal:
         for number in (1, 2):
             journal.decided(allowed(number))
-            journal.settled(
-                allowed(number), settlement(number, usage=Usage(input_tokens=90, output_tokens=7))
-            )
+            journal.settled(settlement(number, usage=Usage(input_tokens=90, output_tokens=7)))
         journal.decided(denied(3))
         journal.decided(allowed(4))
 
@@ -32,7 +30,7 @@ async def test_a_correction_takes_the_place_of_what_expired(url: str) -> None:
         journal.decided(allowed(2))
     async with running(url, at_s=9000) as journal:
         assert look(url, SUMS) == [("demo", 2, 200, 1000, None, 2)]
-        journal.settled(allowed(1), settlement(1))
+        journal.settled(settlement(1))
         await written(journal)
 
     assert look(url, "SELECT COUNT(*) FROM usage") == [(3,)]
@@ -43,7 +41,7 @@ async def test_a_correction_takes_the_place_of_what_expired(url: str) -> None:
 
 async def test_an_end_whose_decision_was_lost_still_counts(url: str) -> None:
     async with running(url) as journal:
-        journal.settled(allowed(), settlement(at_s=1010))
+        journal.settled(settlement(at_s=1010))
 
     assert look(url, SUMS) == [(None, 1, 90, 0, 1200, 0)]
     assert look(url, "SELECT occurred_at_us FROM spend") == [(1010 * 10**6,)]

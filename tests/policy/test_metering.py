@@ -48,7 +48,7 @@ def measure(policies: PolicySet, model: str = "m", *, declared: int | None = 100
 
 
 def assess(policies: PolicySet, model: str = "m", *, declared: int | None = 1000) -> Assessment:
-    return metering.assess(policies.limits, measure(policies, model, declared=declared))
+    return metering.assess(policies.limit_index.items, measure(policies, model, declared=declared))
 
 
 def answered(charge: Charge, **changes: Any) -> ChargeOutcome:

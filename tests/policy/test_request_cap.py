@@ -42,7 +42,7 @@ def asked(
 
 def assess(policies: PolicySet, request: AIRequest | None, tokens: TokenEstimate) -> Assessment:
     activated = cel.activate(facts.build(HEAD, Identity(), request, tokens, 0))
-    return sizes.assess(policies.request_caps, activated, request, tokens)
+    return sizes.assess(policies.request_cap_index.items, activated, request, tokens)
 
 
 def only(assessment: Assessment) -> Finding:
@@ -267,7 +267,7 @@ def test_caps_speak_after_the_rules_and_before_the_limits(load: Load) -> None:
 
 
 def test_the_samples_let_ordinary_requests_pass_as_they_are(samples: PolicySet) -> None:
-    assert len(samples.request_caps) == 2
+    assert len(samples.request_cap_index) == 2
 
     for model_ceiling in (16_384, 64_000, 65_536):
         assessment = assess(samples, *asked(model_ceiling=model_ceiling))
