@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from extproc import leases
-from extproc.errors import StoreUnavailable
 from extproc.edge import Edge
+from extproc.errors import StoreUnavailable
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.tokens import Tokenizer
 from extproc.store.memory import MemoryStore

@@ -15,8 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc import wire
 from extproc.decision import Charge, ChargeOutcome
-from extproc.errors import SettingsInvalid, StoreUnavailable
 from extproc.edge import Edge
+from extproc.errors import SettingsInvalid, StoreUnavailable
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.tokens import Tokenizer
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
