@@ -60,13 +60,13 @@ class Writer:
         self._pages.count(counters)
         if not self._pages and not is_trial:
             return
-        refused = 0
+        written, refused = self.pending, 0
         try:
             with self._book.transaction(is_durable=is_durable) as transaction:
                 tables.write(transaction, self._pages, self._place, at_us)
         except RecordRefused:
-            refused = self._write_one_by_one(at_us)
-        self.written += self.pending - refused
+            written, refused = self._write_one_by_one(at_us)
+        self.written += written
         self.refused += refused
         self._pages, self.pending = Pages(), 0
 
@@ -81,13 +81,18 @@ class Writer:
         """Let go of the database."""
         self._book.close()
 
-    def _write_one_by_one(self, at_us: int) -> int:
-        """Find what the database refuses, so that it keeps nothing else from being written."""
-        refused = 0
+    def _write_one_by_one(self, at_us: int) -> tuple[int, int]:
+        """Find what the database refuses, so that it keeps nothing else from being written.
+
+        How many records were written, and how many of them and of counters refused.
+        """
+        written = refused = 0
         for single in self._pages.singles():
             try:
                 with self._book.transaction() as transaction:
                     tables.write(transaction, single, self._place, at_us)
             except RecordRefused:
                 refused += 1
-        return refused
+            else:
+                written += len(single)
+        return written, refused
