@@ -141,7 +141,13 @@ class Budgets:
         )
         log.warning(
             "ai_policy.change",
-            extra={"change_id": change.change_id, "action": action, "policy": change.subject, **details},
+            extra={
+                "change_id": change.change_id,
+                "action": action,
+                "policy": change.subject,
+                "key": list(change.key),
+                **details,
+            },
         )
         if self.ledger is not None:
             self.ledger.changed(change)
@@ -158,7 +164,8 @@ def _described(outcome: ChargeOutcome, at_ns: int) -> dict[str, Any]:
         "used": _amount(charge.unit, outcome.used),
         "remaining": _amount(charge.unit, outcome.remaining),
         "extra": _amount(charge.unit, outcome.limit - charge.window.size),
-        "reset_at": _moment(at_ns // 1000 + outcome.reset_us) if outcome.used else None,
+        # Whole seconds: a store's clock is some microseconds off ours, and no period ends in between.
+        "reset_at": _moment(round(at_ns // 1000 + outcome.reset_us, -6)) if outcome.used else None,
     }
 
 

@@ -121,6 +121,16 @@ async def test_a_counter_says_what_is_used_and_when_it_is_whole_again(desk: Desk
     assert desk.notes.changes == []
 
 
+async def test_a_store_with_a_clock_of_its_own_shifts_no_period(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.spend(2_000_000_000)
+    read = desk.store.read
+    monkeypatch.setattr(desk.store, "read", lambda charges, at_us: read(charges, at_us + 507))
+
+    assert desk.read()["reset_at"] == "2026-12-01T00:00:00Z"
+
+
 async def test_a_reset_forgives_what_was_used_and_is_a_record(desk: Desk) -> None:
     await desk.spend(2_000_000_000)
 
@@ -134,6 +144,13 @@ async def test_a_reset_forgives_what_was_used_and_is_a_record(desk: Desk) -> Non
         ("red", "gpt-4o"),
     )
     assert change.details == {"used": "2.00"}
+
+
+def test_a_change_is_logged_with_whose_counter_it_was(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    desk.client.post("/counters/reset", json=CAP)
+
+    (said,) = [each for each in caplog.records if each.message == "ai_policy.change"]
+    assert (vars(said)["policy"], vars(said)["key"]) == (CAP["policy"], CAP["key"])
 
 
 async def test_an_override_adds_for_a_while_and_is_a_record(desk: Desk) -> None:
