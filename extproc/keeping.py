@@ -42,6 +42,7 @@ class Keeping:
             prefix=settings.store_prefix,
             timeout_s=settings.store_timeout_ms / 1000,
             states=self._written_down,
+            awaits_seed=bool(settings.ledger_url),
         )
         self.journal: Journal | None = None
         if settings.ledger_url:
@@ -86,12 +87,14 @@ class Keeping:
                 for name, unit, told, only_rises in _STORE_FIGURES
             )
 
-    def notices(self) -> Iterator[str]:
-        """What somebody should know."""
+    def notices(self, *, needs_records: bool = False) -> Iterator[str]:
+        """What somebody should know; `needs_records` says that policy lets nothing pass without a record."""
         if isinstance(self.store, RedisStore):
             yield from _of_store(self.store)
         if self.journal is not None:
             yield from _of_ledger(self.journal)
+        elif needs_records:
+            yield "audit: required denies every request, for there is no ledger; set --ledger or --state"
         elif not self.store.is_shared:
             yield "there is no ledger: a restart forgets what was used; set --ledger or --state"
 
@@ -131,6 +134,6 @@ def _of_ledger(journal: Journal) -> Iterator[str]:
     if not status.is_writing:
         yield f"the ledger is not written: {status.error}; {status.pending} records wait"
     if not status.has_counters:
-        yield "counters started empty: the ledger of the earlier run is out of reach"
+        yield "nobody knows what was used: the ledger of the earlier run is out of reach; onError decides"
     if status.dropped:
         yield f"{status.dropped} records found no room in the ledger's queue and are lost"

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
-    """Run the sidecar until SIGTERM or SIGINT; with a place also until its supervisor is gone.
+    """Run the sidecar until SIGTERM, SIGINT or SIGHUP; with a place also until its supervisor is gone.
 
     `settings` are then those of `Settings.for_worker`.
     Raises `SettingsInvalid` or `PolicyFolderInvalid` before anything listens for Envoy.
@@ -101,7 +101,8 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
 
 def _stop_on_signal() -> asyncio.Event:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # SIGHUP is what a terminal that closes sends: nobody's answer is cut for that.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
 
@@ -190,12 +191,16 @@ def _admin(
         clock_ns=edge.clock_ns,
         new_id=new_decision_id,
     )
+
+    def needs_records() -> bool:
+        return folder.current.defaults.audit == "required"
+
     return Admin(
         settings,
         folder,
         edge.metrics,
-        lambda: [*notices, *keeping.notices()],
-        is_ready=lambda: keeping.is_writing or folder.current.defaults.audit != "required",
+        lambda: [*notices, *keeping.notices(needs_records=needs_records())],
+        is_ready=lambda: keeping.is_writing or not needs_records(),
         routes=budgets.routes(),
         is_guarded=is_guarded,
     )

@@ -526,10 +526,11 @@ def test_serve_keeps_what_it_learned_in_its_state_folder(good: Path, tmp_path: P
     # No vocabularies: every count is an estimate, and estimates are what is corrected.
     settings = {"EXTPROC_STATE": str(tmp_path / "state"), "EXTPROC_VOCAB": str(tmp_path)}
 
-    for _ in range(2):
+    # The second is what a terminal that closes sends, or who hopes for a reload.
+    for told_to_end in (signal.SIGTERM, signal.SIGHUP):
         with serving(good, tmp_path, **settings) as (process, grpc_port, _):
             ask(grpc_port, *answer)
-            process.process.send_signal(signal.SIGTERM)
+            process.process.send_signal(told_to_end)
             assert process.process.wait(30) == 0
 
     learned = json.loads((tmp_path / "state" / "learned.json").read_text())

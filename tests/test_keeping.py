@@ -1,6 +1,7 @@
 """Which counters and which ledger a sidecar takes up, and what it says of them."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from extproc.errors import SettingsInvalid, StoreUnavailable
 from extproc.keeping import Keeping
 from extproc.settings import Settings
 from extproc.telemetry import Metrics
+from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
 NOW_US = 1_800_000_000_000_000
@@ -79,6 +81,20 @@ async def test_counters_in_memory_without_a_ledger_are_said_to_be_forgotten(tmp_
     await keeping.close()
 
 
+@pytest.mark.parametrize("store", ["memory:", "redis://127.0.0.1:1"])
+async def test_records_that_are_required_and_have_no_ledger_are_said_to_deny_everything(
+    tmp_path: Path, store: str
+) -> None:
+    keeping = Keeping(settings(tmp_path, store=store))
+
+    said = [each for each in keeping.notices(needs_records=True) if "audit: required" in each]
+
+    (notice,) = said
+    assert "--ledger" in notice
+    assert "every request" in notice
+    await keeping.close()
+
+
 async def test_a_ledger_that_never_can_be_one_ends_the_start(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"not a database" * 1000)
 
@@ -125,3 +141,28 @@ async def _is_away(keeping: Keeping) -> bool:
     except StoreUnavailable:
         return True
     return False
+
+
+async def test_while_the_earlier_run_cannot_be_asked_a_cap_counts_nothing(tmp_path: Path) -> None:
+    with PostgresServer() as postgres, postgres.database() as ledger:
+        first = Keeping(settings(tmp_path, ledger=ledger))
+        await first.start()
+        await spend(first)
+        await first.close()
+        postgres.kill()
+
+        second = Keeping(settings(tmp_path, ledger=ledger))
+        await second.start()
+        cap = replace(USED, must_count=True)
+        (outcome,) = await second.store.reserve("e", (cap,), NOW_US)
+        assert outcome.unavailable
+        assert any("onError decides" in notice for notice in second.notices())
+
+        postgres.start()
+        assert second.journal is not None
+        async with asyncio.timeout(60):
+            while not second.journal.status.has_counters:  # noqa: ASYNC110  another process's
+                await asyncio.sleep(0.05)
+        (outcome,) = await second.store.reserve("f", (cap,), NOW_US)
+        assert (outcome.unavailable, outcome.used) == (False, 7)
+        await second.close()
