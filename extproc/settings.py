@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from extproc.errors import SettingsInvalid
 
@@ -188,11 +188,19 @@ def check_store(url: str) -> None:
     scheme = _scheme(url, STORE_SCHEMES, setting, accepted)
     try:
         parts = urlsplit(url)
-        is_place = bool(parts.path) if scheme == "unix" else bool(parts.hostname) and parts.port != 0
+        is_place = bool(parts.path) if scheme == "unix" else _is_server(parts)
     except ValueError:
         is_place = False
     if not is_place:
-        raise SettingsInvalid(f"{setting} is a {scheme}:// URL that names no host, port or path; {accepted}")
+        raise SettingsInvalid(
+            f"{setting} is a {scheme}:// URL that names no host, port, path or database; {accepted}"
+        )
+
+
+def _is_server(parts: SplitResult) -> bool:
+    """Whether a Redis URL names one; a database that is no number would silently be number 0."""
+    database = parts.path.strip("/")
+    return bool(parts.hostname) and parts.port != 0 and (not database or database.isdecimal())
 
 
 def check_ledger(url: str) -> None:

@@ -159,6 +159,7 @@ def test_a_store_that_can_be_reached_is_taken(url: str) -> None:
         *("", "memory", "redis:h", "redis://", "redis://:6379", "redis://h:port", "redis://h:65536"),
         *(
             "redis://h:0",
+            "redis://h/counters",
             "unix://",
             "http://h",
             f"mongodb://u:{SECRET}@h",
