@@ -115,7 +115,7 @@ class Journal:
             self._thread.stop(self._writer.close)
             raise
         if not self._status.has_counters:
-            log.error("counters start empty: the ledger of the earlier run is out of reach")
+            log.error("nobody knows what was used: the ledger of the earlier run is out of reach")
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def close(self, timeout_s: float = 5.0) -> None:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from extproc.decision import Charge, ChargeOutcome
+from extproc.decision import Charge, ChargeOutcome, Leases
 from extproc.policy import counters
 from extproc.policy.counters import AnyCounter, Ticket
 from extproc.store.base import CounterState
@@ -39,7 +39,8 @@ class MemoryStore:
     A reservation pushed out by newer ones stays charged as reserved. A counter is forgotten only
     once it equals one that nobody used; where the table is full of others, a charge on a new counter
     is unavailable and every other charge counts as ever. What is seeded or overridden has a place even
-    then.
+    then. One that `awaits_seed` knows what its counters are only then: until `seed` is called, a charge
+    that must be counted is unavailable.
     """
 
     is_immediate = True
@@ -51,7 +52,9 @@ class MemoryStore:
         open_reservations: int = OPEN_RESERVATIONS,
         remembered_decisions: int = REMEMBERED_DECISIONS,
         counters: int = COUNTERS,
+        awaits_seed: bool = False,
     ) -> None:
+        self._awaits_seed = awaits_seed
         self._counters: dict[str, AnyCounter] = {}
         self._open: OrderedDict[str, _Reservation] = OrderedDict()
         self._closed: OrderedDict[str, tuple[ChargeOutcome, ...]] = OrderedDict()
@@ -72,7 +75,9 @@ class MemoryStore:
         if decision_id in self._closed:
             return self._closed[decision_id]
         asked = [(charge, self._counter(charge, at_us)) for charge in charges]
-        uncounted = {charge.counter for charge, counter in asked if not counter.covers(charge, at_us)}
+        uncounted = {
+            charge.counter for charge, counter in asked if not self._is_known(charge, counter, at_us)
+        }
         is_taken = all(counter.fits(charge, at_us) for charge, counter in asked if charge.enforced)
         if is_taken:
             # A request that is denied anyway needs no counter: it leaves none behind.
@@ -128,7 +133,7 @@ class MemoryStore:
         for charge in charges:
             counter = copy.deepcopy(self._counters.get(charge.counter)) or counters.unused(charge.window)
             counter.adopt(charge, at_us)
-            if not counter.covers(charge, at_us):
+            if not self._is_known(charge, counter, at_us):
                 outcomes.append(_unavailable(charge, counter, at_us))
             elif charge.enforced and not counter.fits(charge, at_us):
                 outcomes.append(counter.decline(charge, at_us))
@@ -158,6 +163,7 @@ class MemoryStore:
 
     async def seed(self, states: Iterable[CounterState]) -> None:
         """See `Store.seed`."""
+        self._awaits_seed = False
         self._changes.begin(self._counters)
         for seeded in states:
             known = self._counters.get(seeded.counter)
@@ -172,6 +178,11 @@ class MemoryStore:
 
     async def close(self) -> None:
         """Nothing to let go of."""
+
+    def _is_known(self, charge: Charge, counter: AnyCounter, at_us: int) -> bool:
+        """Whether anybody knows what was used: the clock is in the window, the earlier run was asked."""
+        is_missed = self._awaits_seed and charge.must_count and not isinstance(charge.window, Leases)
+        return counter.covers(charge, at_us) and not is_missed
 
     def _counter(self, charge: Charge, at_us: int) -> AnyCounter:
         """The charge's counter, or one that nobody used and that has no place yet."""

@@ -11,11 +11,14 @@ from extproc.store.redis import RedisStore
 from extproc.store.restoration import States
 
 
-def open_store(url: str, *, prefix: str, timeout_s: float, states: States) -> MemoryStore | RedisStore:
+def open_store(
+    url: str, *, prefix: str, timeout_s: float, states: States, awaits_seed: bool
+) -> MemoryStore | RedisStore:
     """The store that a URL names; nothing is connected yet. Raises `SettingsInvalid`.
 
-    `states` answers the counters that a shared store which lost its data takes up again.
+    `states` answers the counters that a shared store which lost its data takes up again; one in memory that
+    `awaits_seed` is told those of an earlier run.
     """
     if url == MEMORY:
-        return MemoryStore()
+        return MemoryStore(awaits_seed=awaits_seed)
     return RedisStore(url, prefix=prefix, timeout_s=timeout_s, states=states)

@@ -312,3 +312,22 @@ async def test_an_empty_state_that_is_newer_takes_its_counter_away() -> None:
 
     assert await used(store) == 0
     assert store.changed() == ()
+
+
+# --- counters of an earlier run
+
+
+async def test_until_it_is_seeded_what_must_be_counted_is_unavailable_and_the_rest_counts() -> None:
+    store = MemoryStore(awaits_seed=True)
+
+    (cap,) = await store.reserve("a", (charge("cap", 4, must_count=True),), NOW_US)
+    (rate,) = await store.reserve("b", (charge("rate", 4),), NOW_US)
+    (read,) = await store.read((charge("cap", 4, must_count=True),), NOW_US)
+
+    assert (cap.unavailable, cap.reserved, read.unavailable) == (True, 0, True)
+    assert (rate.unavailable, rate.reserved) == (False, 4)
+
+    await store.seed(())
+
+    (cap,) = await store.reserve("c", (charge("cap", 4, must_count=True),), NOW_US)
+    assert (cap.unavailable, cap.reserved) == (False, 4)

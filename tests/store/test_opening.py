@@ -10,7 +10,7 @@ from extproc.store.redis import RedisStore, nothing_known
 
 
 def opened(url: str) -> MemoryStore | RedisStore:
-    return open_store(url, prefix="p", timeout_s=1.0, states=nothing_known)
+    return open_store(url, prefix="p", timeout_s=1.0, states=nothing_known, awaits_seed=False)
 
 
 async def test_every_store_that_settings_take_is_opened() -> None:
