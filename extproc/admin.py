@@ -67,7 +67,7 @@ class AdminServer:
             refused = self._refuse_writing(request)
             if refused is not None:
                 return refused
-        is_open = request.url.path in OPEN_PATHS or self._settings.admin_is_loopback
+        is_open = request.scope["path"] in OPEN_PATHS or self._settings.admin_is_loopback
         if (is_reading and is_open) or self._has_token(request):
             return await call_next(request)
         return JSONResponse({"error": "send EXTPROC_ADMIN_TOKEN as a bearer token"}, status_code=401)

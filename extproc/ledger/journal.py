@@ -28,8 +28,10 @@ log = logging.getLogger(__name__)
 
 # How long a record waits for others.
 GROUP_S = 0.02
-# Records that wait for a commit; some 2 kB each.
+# Records that wait for a commit, and what they hold about together: a client chooses how long its names are.
 CAPACITY = 20_000
+CAPACITY_BYTES = 64 * 1024 * 1024
+_RECORD_BYTES = 2_000
 _FIRST_RETRY_S = 0.1
 _LAST_RETRY_S = 5.0
 _UPKEEP_S = 60.0
@@ -47,11 +49,13 @@ class JournalSettings:
     commit_timeout_s: float = 2.0  # for who waits
     start_timeout_s: float = 15.0
     capacity: int = CAPACITY
+    capacity_bytes: int = CAPACITY_BYTES
 
 
 @dataclass(slots=True)
 class _Batch:
     entries: list[Entry] = field(default_factory=list)
+    size_bytes: int = 0  # of the entries, about
     counters: tuple[CounterState, ...] = ()
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -179,9 +183,11 @@ class Journal:
         return self._clock_ns() // 1000
 
     def _put(self, entry: Entry) -> bool:
-        if self._pending >= self._settings.capacity:
+        size_bytes = self._batch.size_bytes + _size_bytes(entry)
+        if self._pending >= self._settings.capacity or size_bytes > self._settings.capacity_bytes:
             self._status = replace(self._status, dropped=self._status.dropped + 1)
             return False
+        self._batch.size_bytes = size_bytes
         self._batch.entries.append(entry)
         self._something.set()
         return True
@@ -199,7 +205,7 @@ class Journal:
 
     async def _take_up_late(self) -> None:
         """Open the database at last; what comes meanwhile waits as rows, which are smaller."""
-        entries, self._batch.entries = self._batch.entries, []
+        entries, self._batch.entries, self._batch.size_bytes = self._batch.entries, [], 0
         self._writer.pending += len(entries)
         await self._thread.run(partial(self._writer.take, entries, self._now_us()))
         await self._open()
@@ -287,6 +293,17 @@ class Journal:
             log.warning("the ledger is written again", extra={"dropped": self.status.dropped})
         self._status = replace(self._status, is_writing=True, error="")
         self._retry_s = _FIRST_RETRY_S
+
+
+def _size_bytes(entry: Entry) -> int:
+    """About what an entry holds until it is a row, which is never more than 8 KiB."""
+    if not isinstance(entry, Decision):
+        return _RECORD_BYTES
+    head, request = entry.head, entry.request
+    texts = sum(len(name) + len(value) for name, value in head.headers.items()) + len(head.path)
+    if request is not None:
+        texts += sum(map(len, request.models)) + sum(map(len, request.tools))
+    return _RECORD_BYTES + texts
 
 
 def _release(waiting: list[asyncio.Future[None]], why_not: str = "") -> None:

@@ -18,6 +18,9 @@ from extproc.ledger.storable import column
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
 from extproc.store.base import CounterState
 
+# As many as a store keeps in memory; of those beyond, the ledger stays behind.
+_MOST_COUNTERS = 1_000_000
+
 Entry = Decision | Settlement | Change
 
 
@@ -58,6 +61,8 @@ class Pages:
     def count(self, states: Iterable[CounterState]) -> None:
         """Take counters as they are after everything added so far."""
         self.counters |= {state.counter: state for state in states}
+        while len(self.counters) > _MOST_COUNTERS:
+            del self.counters[next(iter(self.counters))]
 
     def singles(self) -> Iterator[Pages]:
         """Each row on a page of its own."""

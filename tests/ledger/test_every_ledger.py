@@ -283,6 +283,22 @@ async def test_what_finds_no_room_is_dropped_and_counted(url: str) -> None:
     assert look(url, "SELECT COUNT(*) FROM decisions") == [(10,)]
 
 
+async def test_a_client_with_long_headers_and_names_does_not_fill_the_memory(url: str) -> None:
+    plain = allowed()
+    assert plain.request is not None
+    fat = (
+        {"head": replace(plain.head, headers={"x-long": "a" * 60_000})},
+        {"head": replace(plain.head, path="/" + "a" * 60_000)},
+        {"request": replace(plain.request, models=("m" * 256,) * 64, tools=("t" * 64,) * 1000)},
+    )
+    for number, changes in enumerate(fat):
+        async with running(url, capacity_bytes=100_000) as journal:
+            journal.decided(allowed(2 * number, **changes))
+            journal.decided(allowed(2 * number + 1, **changes))
+
+            assert (journal.status.pending, journal.status.dropped) == (1, 1)
+
+
 async def test_old_records_are_forgotten_but_not_open_ones_nor_counters(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
