@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -286,7 +287,7 @@ async def test_what_finds_no_room_is_dropped_and_counted(url: str) -> None:
 async def test_a_client_with_long_headers_and_names_does_not_fill_the_memory(url: str) -> None:
     plain = allowed()
     assert plain.request is not None
-    fat = (
+    fat: tuple[dict[str, Any], ...] = (
         {"head": replace(plain.head, headers={"x-long": "a" * 60_000})},
         {"head": replace(plain.head, path="/" + "a" * 60_000)},
         {"request": replace(plain.request, models=("m" * 256,) * 64, tools=("t" * 64,) * 1000)},
