@@ -296,6 +296,11 @@ def test_without_a_word_the_sidecar_keeps_its_counters_itself() -> None:
     assert not given["EXTPROC_LEDGER"]
 
 
+def test_a_sidecar_whose_container_is_made_anew_has_the_name_of_the_one_before() -> None:
+    """Without a name it takes the host's where the ledger is a Postgres: the container's id."""
+    assert services(ROOT)["extproc"].environment.get("EXTPROC_INSTANCE")
+
+
 def test_ci_runs_what_a_person_runs() -> None:
     script = (ROOT / ".ci" / "run").read_text()
 
