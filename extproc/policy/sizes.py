@@ -63,8 +63,8 @@ def clamped(
 def with_model(request: AIRequest, tokens: TokenEstimate, model: str) -> tuple[AIRequest, TokenEstimate]:
     """The request and its estimate as they are with another model: what limits are to reserve."""
     if request.max_output_tokens is None:
-        ceiling = call_ceiling(request.provider, model, request.operation)
-        tokens = replace(tokens, max_output=min(tokens.max_output, ceiling))
+        # Nothing in its body keeps the other model from generating more than the first one could.
+        tokens = replace(tokens, max_output=call_ceiling(request.provider, model, request.operation))
     return replace(request, model=model, models=(model,)), tokens
 
 
