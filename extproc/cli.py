@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from extproc.envoy_config import EnvoySettings, FilterSettings, render_bootstrap
 from extproc.errors import AIPolicyError, PolicyFolderInvalid, SettingsInvalid
 from extproc.measure import vocab as vocabularies
 from extproc.policy import policyset
+from extproc.policy.difference import Difference, diff
 from extproc.policy.kinds.defaults import Defaults
 from extproc.serve import serve as run_server
 from extproc.settings import MEMORY, PORTS, Settings, WorkerPlace, check_grpc_address, worker_addresses
@@ -139,8 +141,9 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
         ),
     ] = "",
     retention_days: Annotated[
-        int, typer.Option(envvar="EXTPROC_RETENTION_DAYS", help="Days that records are kept.")
-    ] = 30,
+        int,
+        typer.Option(envvar="EXTPROC_RETENTION_DAYS", help="Days that records are kept."),
+    ] = 35,
     workers: Annotated[
         int,
         typer.Option(
@@ -213,10 +216,19 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
 
 
 @app.command()
-def check(folder: PolicyFolderArgument, *, as_json: AsJson = False) -> None:
+def check(
+    folder: PolicyFolderArgument,
+    *,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="The folder in force: says what this one changes, and which counters start anew."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Validate a policy folder: says what the server would say."""
     try:
         loaded = policyset.load(folder)
+        change = diff(policyset.load(against), loaded) if against else None
     except PolicyFolderInvalid as invalid:
         problems = [
             {"file": p.file, "line": p.line, "column": p.column, "message": p.message}
@@ -229,9 +241,16 @@ def check(folder: PolicyFolderArgument, *, as_json: AsJson = False) -> None:
         raise typer.Exit(1) from None
     objects = policyset.describe(loaded)
     if as_json:
-        _print_json({"ok": True, "revision": loaded.revision, "objects": objects})
+        changes = {} if change is None else {"changes": _changes(change)}
+        _print_json({"ok": True, "revision": loaded.revision, "objects": objects, **changes})
     else:
         typer.echo(f"{folder}: {len(objects)} objects, revision {loaded.revision}")
+        if change is not None:
+            typer.echo(f"against {against}: {change}")
+
+
+def _changes(change: Difference) -> dict[str, list[str]]:
+    return {each.name: [str(ref) for ref in getattr(change, each.name)] for each in fields(change)}
 
 
 @app.command()

@@ -17,7 +17,8 @@ from watchfiles import awatch
 
 from extproc.errors import PolicyFolderInvalid
 from extproc.policy import policyset
-from extproc.policy.policyset import Difference, PolicySet
+from extproc.policy.difference import Difference, diff
+from extproc.policy.policyset import PolicySet
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class PolicyFolder:
             log.exception("policy loader failed")
             self._failed((f"{self._folder}:0:0: the loader failed: {type(error).__name__}",))
         else:
-            change = policyset.diff(self.current, loaded)
+            change = diff(self.current, loaded)
             self.current = loaded
             self.status = ReloadStatus(at_ns=time.time_ns(), ok=True)
             log.info("policies loaded", extra={"revision": loaded.revision, "change": change})

@@ -31,7 +31,8 @@ from extproc.measure.counts import CountCache
 from extproc.measure.learned import LearnedOutputs
 from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
-from extproc.policy.policyset import Difference, PolicySet
+from extproc.policy.difference import Difference
+from extproc.policy.policyset import PolicySet
 from extproc.reload import PolicyFolder
 from extproc.server import ExternalProcessor, Server, new_decision_id
 from extproc.session.admission import SessionSettings

@@ -51,7 +51,7 @@ class Settings:
     store_timeout_ms: int = 50  # for one answer of it
     ledger: str = field(default="", repr=False)  # sqlite:PATH or a Postgres URL; empty: see `ledger_url`
     instance: str = ""  # this sidecar's name in the ledger; empty: by its address, see `keeping`
-    retention_days: int = 30  # of records; counters are kept
+    retention_days: int = 35  # of records; counters are kept
     workers: int = 1  # processes, each an endpoint of its own for Envoy
     tls_cert: Path | None = None
     tls_key: Path | None = None

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -174,6 +175,27 @@ def test_check_as_json_lists_what_is_loaded() -> None:
     ).items()
     assert said.json["revision"] in extproc("check", SAMPLES).out
     assert "sha256" not in said.out
+
+
+def test_check_says_what_a_folder_changes_and_which_counters_start_anew(tmp_path: Path) -> None:
+    candidate = tmp_path / "candidate"
+    shutil.copytree(SAMPLES, candidate)
+    caps = (candidate / "caps.yaml").read_text()
+    (candidate / "caps.yaml").write_text(caps.replace("period: month", "period: week"))
+
+    said = extproc("check", candidate, "--against", SAMPLES)
+    as_json = extproc("check", candidate, "--against", SAMPLES, "--json")
+    same = extproc("check", SAMPLES, "--against", SAMPLES)
+
+    assert "changed UsageCap/team-month; counters start anew UsageCap/team-month" in said.out
+    assert as_json.json["changes"] == {
+        "added": [],
+        "removed": [],
+        "changed": ["UsageCap/team-month"],
+        "restarted": ["UsageCap/team-month"],
+    }
+    assert "no object" in same.out
+    assert extproc("check", SAMPLES, "--against", tmp_path / "nothing").code == 1
 
 
 def test_check_prints_every_problem_with_its_position_and_ends_with_1(broken: Path) -> None:

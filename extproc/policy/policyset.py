@@ -146,19 +146,6 @@ class PolicySet:
         return _index(self.limits)
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Which objects a reload changed."""
-
-    added: tuple[PolicyRef, ...]
-    removed: tuple[PolicyRef, ...]
-    changed: tuple[PolicyRef, ...]
-
-    def __str__(self) -> str:
-        parts = (("added", self.added), ("removed", self.removed), ("changed", self.changed))
-        return "; ".join(f"{word} {', '.join(map(str, refs))}" for word, refs in parts if refs) or "no object"
-
-
 def load(folder: Path) -> PolicySet:
     """Read every policy file directly in `folder`. Raises `PolicyFolderInvalid` with all problems."""
     contents, problems = _read(folder)
@@ -181,17 +168,6 @@ def load(folder: Path) -> PolicySet:
         raise PolicyFolderInvalid(tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column))))
     objects.sort(key=lambda item: item.ref)
     return PolicySet(_revision(contents), tuple(objects))
-
-
-def diff(old: PolicySet, new: PolicySet) -> Difference:
-    """What is different in `new`, object by object."""
-    before = {item.ref: item.digest for item in old.objects}
-    after = {item.ref: item.digest for item in new.objects}
-    return Difference(
-        added=tuple(sorted(after.keys() - before.keys())),
-        removed=tuple(sorted(before.keys() - after.keys())),
-        changed=tuple(sorted(ref for ref in before.keys() & after.keys() if before[ref] != after[ref])),
-    )
 
 
 def describe(policies: PolicySet) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import pytest
 from extproc.decision import Mode, PolicyRef
 from extproc.errors import PolicyFolderInvalid
 from extproc.policy import policyset
+from extproc.policy.difference import Difference, diff
 from extproc.policy.kinds import KINDS
 from extproc.policy.kinds.rate_limit import RateLimit
 from extproc.policy.policyset import SILENT, STAGES, PolicySet
@@ -246,20 +247,42 @@ def test_a_difference_names_the_objects(load: Load) -> None:
     old = load(("AccessRule", "a", "effect: allow"), ("AccessRule", "b", "effect: deny"))
     new = load(("AccessRule", "b", "{effect: deny, mode: shadow}"), ("AccessRule", "c", "{effect: allow}"))
 
-    change = policyset.diff(old, new)
+    change = diff(old, new)
 
     assert change.added == (PolicyRef("AccessRule", "c"),)
     assert change.removed == (PolicyRef("AccessRule", "a"),)
     assert change.changed == (PolicyRef("AccessRule", "b"),)
     assert str(change) == "added AccessRule/c; removed AccessRule/a; changed AccessRule/b"
-    assert str(policyset.diff(old, old)) == "no object"
+    assert str(diff(old, old)) == "no object"
+
+
+def test_a_limit_whose_counters_have_other_names_starts_anew(load: Load) -> None:
+    cap = "{{key: [identity.team], limit: {{{unit}: {amount}}}, {window}}}"
+    plain = cap.format(unit="tokens", amount=5, window="period: month")
+    old = load(("UsageCap", "a", plain))
+
+    def restarted(spec: str) -> tuple[PolicyRef, ...]:
+        return diff(old, load(("UsageCap", "a", spec))).restarted
+
+    assert restarted(cap.format(unit="tokens", amount=9, window="period: month, warnAt: [0.5]")) == ()
+    for edited in (
+        cap.format(unit="requests", amount=5, window="period: month"),
+        cap.format(unit="tokens", amount=5, window="period: day"),
+        cap.format(unit="tokens", amount=5, window="period: month, timezone: Asia/Tokyo"),
+        cap.format(unit="tokens", amount=5, window="rolling: 30d"),
+        plain.replace("identity.team", "identity.user"),
+    ):
+        assert restarted(edited) == (PolicyRef("UsageCap", "a"),)
+    assert str(diff(old, load(("UsageCap", "a", edited)))) == (
+        "changed UsageCap/a; counters start anew UsageCap/a"
+    )
 
 
 def test_a_moved_or_commented_object_has_not_changed(load: Load) -> None:
     old = load(("AccessRule", "a", "effect: allow"), ("AccessRule", "b", "effect: deny"))
     new = load(("AccessRule", "b", "effect: deny  # because"), ("AccessRule", "a", "effect: allow"))
 
-    assert policyset.diff(old, new) == policyset.Difference((), (), ())
+    assert diff(old, new) == Difference()
 
 
 def test_the_description_is_json_and_holds_no_digest(load: Load) -> None:
