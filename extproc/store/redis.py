@@ -33,6 +33,11 @@ PREFIX = "ai_policy"
 _CHANGED = 100_000
 _RENEWED_AT_ONCE = 500
 _CLOSE_S = 1.0
+# What no later try mends, by the words of `Link.last_error`; a database beyond the last is answered `DB`.
+_WRONG_URL = (
+    (CREDENTIALS, "the user name or the password"),
+    (frozenset({"DB"}), "the number of the database"),
+)
 # The script's files, each after those whose names it uses; one an algorithm, as in `policy.counters`.
 _SCRIPT = (
     *("keys", "token_bucket", "slots", "sliding_window", "calendar_window", "leases"),
@@ -96,16 +101,17 @@ class RedisStore:
     async def start(self) -> None:
         """Connect, and put counters back where there are none. A server that is away is waited for later.
 
-        Raises `SettingsInvalid` where the server refuses the user name or the password.
+        Raises `SettingsInvalid` where the server refuses the user name, the password or the database.
         """
         try:
             policy = await self._eviction()
         except StoreUnavailable:
-            if self._link.last_error in CREDENTIALS:
-                raise SettingsInvalid(
-                    f"--store (EXTPROC_STORE): Redis at {self._link.name} refuses the user name or the "
-                    f"password ({self._link.last_error})"
-                ) from None
+            for errors, refused in _WRONG_URL:
+                if self._link.last_error in errors:
+                    raise SettingsInvalid(
+                        f"--store (EXTPROC_STORE): Redis at {self._link.name} refuses {refused} "
+                        f"({self._link.last_error})"
+                    ) from None
             return
         if policy.startswith("allkeys"):
             log.warning(

@@ -306,3 +306,10 @@ async def test_a_server_on_a_socket_is_reached(tmp_path: Any) -> None:
     with RedisServer("--unixsocket", str(path)):
         async with opened(f"unix://{path}") as store:
             assert (await store.reserve("d", (cap(),), NOW_US))[0].granted
+
+
+async def test_a_database_that_the_server_does_not_have_ends_the_start() -> None:
+    with RedisServer("--databases", "1") as small:
+        with pytest.raises(SettingsInvalid, match=r"--store.*database"):
+            async with opened(small.url.removesuffix("/0") + "/1"):
+                pass
