@@ -279,13 +279,15 @@ class Evaluation:
 
     def charges(self, expected_output_tokens: int | None) -> tuple[Charge, ...] | Denial:
         """What every limit takes; `expected_output_tokens` is the learned output of one choice."""
-        request, tokens = self._request, self._tokens
+        request = self._request
         if request is not None and self._substitution is not None:
-            request, tokens = sizes.with_model(request, tokens, self._substitution.model.lower())
+            # What is settled later is held to the ceiling of the model that answers.
+            model = self._substitution.model.lower()
+            request, self._tokens = sizes.with_model(request, self._tokens, model)
         measure = Measure(
             activated=self._activated,
             request=request,
-            tokens=tokens,
+            tokens=self._tokens,
             reserve=self._policies.defaults.reserve,
             # Learned of the model that was asked for; nobody looked the other one up.
             expected_output_tokens=expected_output_tokens if self._substitution is None else None,

@@ -165,6 +165,17 @@ def test_a_cap_that_is_used_up_hands_the_request_to_the_model_it_names(tmp_path:
     ]
 
 
+def test_a_decision_has_the_ceiling_of_the_model_that_answers(tmp_path: Path) -> None:
+    first = Playbook(load(tmp_path / "policies", CHEAPER), decision_id="first")
+    first.request(body=chat_body(model="gpt-4"))
+    second = Playbook(first.policies, store=first.store, decision_id="second")
+
+    second.request(body=chat_body(model="gpt-4"))
+
+    assert second.decision.target_model == "gpt-4o-mini"
+    assert (first.decision.tokens.max_output, second.decision.tokens.max_output) == (8_192, 16_384)
+
+
 def test_who_gets_another_model_is_told(tmp_path: Path) -> None:
     book = used_up(tmp_path)
     book.request(body=BIG)
