@@ -15,7 +15,7 @@ def opened(url: str) -> MemoryStore | RedisStore:
 
 async def test_every_store_that_settings_take_is_opened() -> None:
     for scheme in STORE_SCHEMES:
-        url = f"{scheme}://h/p"
+        url = "unix:///p" if scheme == "unix" else f"{scheme}://h/0"
         check_store(url)
         store = opened(url)
 
