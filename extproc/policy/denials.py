@@ -127,11 +127,11 @@ def full(reason: Reason, outcome: ChargeOutcome, *, per: str, at_us: int, zone: 
 
 
 def nearly_full(outcome: ChargeOutcome, spent: int, *, per: str, zone: tzinfo) -> str:
-    """A warning for the caller whose request passes: `spent` includes it."""
+    """A warning for the caller whose request passes: `spent` includes what it and others have set aside."""
     window, limit, unit = outcome.charge.window, outcome.limit, outcome.charge.unit
     until = f"until {moment(window.edges_us[2], zone)}" if isinstance(window, CalendarWindow) else per
     share = 100 * spent // limit
-    return f"{outcome.charge.policy} has used {share} % of {quantity(unit, limit)} {until}"
+    return f"{outcome.charge.policy}: {share} % of {quantity(unit, limit)} used or set aside {until}"
 
 
 def never_fits(outcome: ChargeOutcome, ceiling: int | None) -> str:

@@ -183,11 +183,11 @@ def test_what_never_fits_is_measured_by_the_limit_with_its_override() -> None:
     [
         (
             outcome(NOVEMBER, policy=CAP, unit=Unit.COST_USD, granted=True),
-            "UsageCap/team-month has used 83 % of $500.00 until 2026-12-01T00:00:00+01:00",
+            "UsageCap/team-month: 83 % of $500.00 used or set aside until 2026-12-01T00:00:00+01:00",
         ),
         (
             outcome(SlidingWindow(500 * DOLLAR, 30 * DAY_US), policy=CAP, granted=True),
-            "UsageCap/team-month has used 83 % of 500000000000 tokens in any 30d",
+            "UsageCap/team-month: 83 % of 500000000000 tokens used or set aside in any 30d",
         ),
     ],
 )

@@ -691,7 +691,8 @@ def test_a_warning_is_in_the_finding_of_its_cap(load: Load) -> None:
 
     assert warnings[:3] == ["", "", ""]
     assert warnings[3:] == [
-        f"UsageCap/day has used {percent} % of 5 requests until 2027-01-16T00:00:00Z" for percent in (80, 100)
+        f"UsageCap/day: {percent} % of 5 requests used or set aside until 2027-01-16T00:00:00Z"
+        for percent in (80, 100)
     ]
 
 

@@ -162,8 +162,8 @@ def test_what_never_fits_a_cap_on_money_is_told_the_output_that_would(load: Load
     ("used", "warning"),
     [
         (7_991_899_999, ""),
-        (7_991_900_000, "UsageCap/u has used 80 % of $10.00 until 2026-12-01T00:00:00+01:00"),
-        (9_991_900_000, "UsageCap/u has used 100 % of $10.00 until 2026-12-01T00:00:00+01:00"),
+        (7_991_900_000, "UsageCap/u: 80 % of $10.00 used or set aside until 2026-12-01T00:00:00+01:00"),
+        (9_991_900_000, "UsageCap/u: 100 % of $10.00 used or set aside until 2026-12-01T00:00:00+01:00"),
     ],
 )
 def test_a_caller_is_warned_from_the_first_share_on_with_its_own_request(
