@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,14 +14,32 @@ from pathlib import Path
 from demo import child
 from tests.e2e import binaries
 
+_GIVEN_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# Above what this project and its neighbours listen on by default.
+_FIRST_PORT = 12_000
+
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on right now."""
+    """Ports that nobody listens on right now, and that no connection is given.
+
+    Those that the system gives away are for connections too: one may take a port before its server does.
+    """
+    first_given = max(int(_GIVEN_PORTS.read_text().split()[0]), _FIRST_PORT + 1_000)
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        return [_hold_one(held, first_given) for _ in range(count)]
+
+
+def _hold_one(held: ExitStack, below: int) -> int:
+    while True:
+        port = random.randrange(_FIRST_PORT, below)
+        held_socket = socket.socket()
+        try:
+            held_socket.bind(("127.0.0.1", port))
+        except OSError:
+            held_socket.close()
+            continue
+        held.enter_context(held_socket)
+        return port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

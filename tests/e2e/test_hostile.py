@@ -30,6 +30,7 @@ from tests.e2e.test_requests import HELLO, OPENAI, wait_until
 PATH = "/v1/chat/completions"
 DENIED = "o1-pro"
 DECISION_ID = "x-ai-policy-decision-id"
+PATIENCE_S = 4  # Envoy's with a sidecar that a test may break; ten in what we render
 NOBODY = 0  # the connection was closed without an answer
 
 # Our own Envoy normalises paths; the one that was already there does not.
@@ -590,7 +591,12 @@ def test_three_hundred_connections_at_once_are_all_answered_and_settled(caller: 
 @pytest.fixture
 def own_stack(tmp_path: Path) -> Iterator[Stack]:
     """A stack that the test may break."""
-    with Stack(tmp_path, policies=policies.FILES) as stack:
+    with Stack(
+        tmp_path,
+        policies=policies.FILES,
+        environment={"EXTPROC_DEADLINE_S": "2"},
+        edit=lambda bootstrap: bootstrap.replace("message_timeout: 10s", f"message_timeout: {PATIENCE_S}s"),
+    ) as stack:
         yield stack
 
 
@@ -650,7 +656,7 @@ def test_a_frozen_sidecar_is_a_503_in_json_and_after_it_thaws_everything_works(v
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             data = request(bearer(victim.key), body=body_for(OPENAI))
             answers = list(pool.map(lambda _: send(stack, data), range(4)))
-        time.sleep(max(0.0, 12 - (time.monotonic() - frozen_at)))
+        time.sleep(max(0.0, PATIENCE_S + 2 - (time.monotonic() - frozen_at)))
         late = send(stack, data)
         asked = asked_of_providers(stack)
     finally:
