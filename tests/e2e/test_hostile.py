@@ -474,6 +474,11 @@ def test_expect_100_continue_is_answered_and_the_body_inspected(caller: Caller) 
 @BOTH
 def test_a_client_of_http2_without_tls_meets_the_same_policy(caller: Caller) -> None:
     def ask(model: str, path: str, *headers: str) -> tuple[str, str]:
+        # An answer that overtakes the upload may reset its stream before curl has read it: it saw nothing.
+        answers = (ask_once(model, path, *headers) for _ in range(5))
+        return next((answer for answer in answers if answer[0] != "0 000"), ("0 000", ""))
+
+    def ask_once(model: str, path: str, *headers: str) -> tuple[str, str]:
         got = subprocess.run(
             [
                 *("curl", "--silent", "--http2-prior-knowledge", "--path-as-is", "--max-time", "30"),
