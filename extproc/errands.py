@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from extproc.decision import ChargeOutcome, Leases
 from extproc.edge import Edge
@@ -83,7 +84,7 @@ class Errands:
             case Understand():
                 return self._understood(action)
             case Rewrite():
-                return self._rewritten(action)
+                return rewritten(action, self._edge.clock_ns)
             case CountOutput():
                 return self._counted(action)
 
@@ -111,21 +112,6 @@ class Errands:
             expected_output_tokens=edge.learned.percentile_95(*model),
             usual_reasoning_tokens=edge.reasoning.percentile_95(*model) or 0,
         )
-
-    def _rewritten(self, action: Rewrite) -> Rewritten:
-        try:
-            body = rewrite(
-                action.call,
-                action.head,
-                action.body,
-                is_decoded=action.is_decoded,
-                max_body_bytes=action.max_body_bytes,
-                model=action.model,
-                max_output_tokens=action.max_output_tokens,
-            )
-        except RequestRefused as refused:
-            return Rewritten(at_ns=self._edge.clock_ns(), refused=refused)
-        return Rewritten(at_ns=self._edge.clock_ns(), body=body)
 
     def _counted(self, action: CountOutput) -> OutputCounted:
         tokens = self._edge.tokenizer.count(action.text, provider=action.provider, model=action.model)
@@ -210,6 +196,23 @@ class Errands:
                 edge.calibration,
                 bytes_per_token=edge.access_log.bytes_per_token,
             )
+
+
+def rewritten(action: Rewrite, clock_ns: Callable[[], int]) -> Rewritten:
+    """The body changed as `action` wants it, or why it cannot be."""
+    try:
+        body = rewrite(
+            action.call,
+            action.head,
+            action.body,
+            is_decoded=action.is_decoded,
+            max_body_bytes=action.max_body_bytes,
+            model=action.model,
+            max_output_tokens=action.max_output_tokens,
+        )
+    except RequestRefused as refused:
+        return Rewritten(at_ns=clock_ns(), refused=refused)
+    return Rewritten(at_ns=clock_ns(), body=body)
 
 
 def _holds_lease(outcome: ChargeOutcome) -> bool:

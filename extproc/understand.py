@@ -13,7 +13,7 @@ from types import MappingProxyType
 from extproc.errors import RequestRefused
 from extproc.formats import FORMATS, fields
 from extproc.formats.base import CONTROL, NO_OUTPUT, BodyKind, Call, ParsedRequest
-from extproc.formats.body import decode_body, json_content_type
+from extproc.formats.body import decode_body, is_signed, json_content_type
 from extproc.formats.multipart import parse_form
 from extproc.formats.strict_json import compact_json, malformed, parse_json
 from extproc.measure.calibration import Calibration
@@ -22,8 +22,6 @@ from extproc.measure.tokens import Tokenizer
 from extproc.model import AIRequest, RequestHead, TokenEstimate
 
 _PLAIN_TEXT = frozenset({"text"})
-# What AWS's signatures begin with; they cover the body, and a content type that is there.
-_SIGNED = "AWS4-"
 _AWS = "aws."
 # What is no conversation reaches the model without a frame.
 _UNFRAMED = NO_OUTPUT | {"image_generation", "text_completion"}
@@ -98,7 +96,7 @@ def _read_json(body: _Body) -> Understanding:
     found = _measured(wire_format.parse_request(json_body, body.call), body)
     asks = body.asks_for_usage and body.call.operation != CONTROL
     with_usage = wire_format.ask_for_usage(json_body, body.call) if asks else None
-    if with_usage is not None and _is_signed(body):
+    if with_usage is not None and is_signed(body.head.headers):
         what = "must be true: this request is signed, so that nothing can be added to it"
         raise fields.wrong("/stream_options/include_usage", what)
     return replace(
@@ -108,14 +106,10 @@ def _read_json(body: _Body) -> Understanding:
     )
 
 
-def _is_signed(body: _Body) -> bool:
-    return body.head.headers.get("authorization", "").startswith(_SIGNED)
-
-
 def _has_signed_type(body: _Body) -> bool:
     """Whether AWS would see that we changed the content type; elsewhere a signature means nothing."""
     is_aws = body.call.provider.startswith(_AWS) or FORMATS[body.call.api].provider.startswith(_AWS)
-    if not is_aws or not _is_signed(body):
+    if not is_aws or not is_signed(body.head.headers):
         return False
     # One that holds no JSON is refused all the same.
     json_content_type(body.head.headers)

@@ -22,6 +22,8 @@ RATIO_FREE_BYTES = 256 * 1024
 # The largest answers are generated images in base64, below 32 MiB.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
+# What AWS's signatures begin with; they cover the body, and a content type that is there.
+_SIGNATURE = "AWS4-"
 # What clients send JSON as by default or by habit.
 _MISTAKEN_FOR_JSON = frozenset(
     {"", "text/plain", "text/json", "application/x-www-form-urlencoded", "application/octet-stream"}
@@ -78,6 +80,11 @@ def _check_content_type(content_type: str) -> None:
 def media_type(headers: Mapping[str, str]) -> str:
     """The media type of a message in lower case, without parameters."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def is_signed(headers: Mapping[str, str]) -> bool:
+    """Whether AWS would see that anything in the body was changed."""
+    return headers.get("authorization", "").startswith(_SIGNATURE)
 
 
 def json_content_type(headers: Mapping[str, str]) -> str:

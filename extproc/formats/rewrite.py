@@ -15,13 +15,11 @@ from extproc.decision import Reason
 from extproc.errors import RequestRefused
 from extproc.formats import FORMATS
 from extproc.formats.base import CONTROL, BodyKind, Call, OutputCeiling, ParsedRequest
-from extproc.formats.body import decode_body
+from extproc.formats.body import decode_body, is_signed
 from extproc.formats.google.proto_json import snake
 from extproc.formats.strict_json import compact_json, parse_json
 from extproc.model import RequestHead
 
-# What AWS's signatures begin with; they cover the body.
-_SIGNED = "AWS4-"
 _EACH = "*"
 _UNCHANGEABLE: Mapping[BodyKind, str] = MappingProxyType(
     {
@@ -75,7 +73,7 @@ class _Change:
         why = _UNCHANGEABLE.get(call.body, "")
         if call.operation == CONTROL:
             why = "this call generates nothing"
-        elif head.headers.get("authorization", "").startswith(_SIGNED):
+        elif is_signed(head.headers):
             why = "it is signed, so that nothing in it can be changed"
         if why:
             raise self._impossible(why)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from extproc.decision import Decision, Settlement
-from extproc.errors import RequestRefused
-from extproc.formats.rewrite import rewrite
+from extproc.errands import rewritten
 from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
 from extproc.model import RequestHead, Source
@@ -43,7 +42,6 @@ from extproc.session.events import (
     RequestHeaders,
     ResponseBody,
     ResponseHeaders,
-    Rewritten,
     StreamClosed,
     Understood,
 )
@@ -173,24 +171,9 @@ class Playbook:
                     self.store.settle(action.reservation_id, action.settlement.amounts, self.now_ns // 1000)
                 )
             case Rewrite():
-                self._advance(self._rewritten(action))
+                self._advance(rewritten(action, lambda: self.now_ns))
             case Record(waits=True):
                 self._advance(Recorded(at_ns=self.now_ns))
-
-    def _rewritten(self, action: Rewrite) -> Rewritten:
-        try:
-            body = rewrite(
-                action.call,
-                action.head,
-                action.body,
-                is_decoded=action.is_decoded,
-                max_body_bytes=action.max_body_bytes,
-                model=action.model,
-                max_output_tokens=action.max_output_tokens,
-            )
-        except RequestRefused as refused:
-            return Rewritten(at_ns=self.now_ns, refused=refused)
-        return Rewritten(at_ns=self.now_ns, body=body)
 
     # --- the commonest lines of a conversation
 
