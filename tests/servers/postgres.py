@@ -7,29 +7,28 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from tests.e2e.gateway import free_ports
+from tests.servers.process import ServerProcess
 
 PASSWORD = "sEcr3t-of-the-ledger"
 _INSTALLED = Path("/usr/lib/postgresql")
-_START_S = 30.0
 _UNSAFE_AND_FAST = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "30"}
 
 
-class PostgresServer:
-    """One `postgres` on loopback; a context manager that starts it and leaves nothing behind."""
+class PostgresServer(ServerProcess):
+    """One `postgres`, with a password."""
+
+    patience_s = 30.0
 
     def __init__(self) -> None:
         self._programs = _programs()
@@ -38,21 +37,12 @@ class PostgresServer:
         self._user: dict[str, Any] = (
             {"user": "postgres", "group": "postgres", "extra_groups": []} if is_root else {}
         )
-        self.port = free_ports(1)[0]
-        self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+        super().__init__("postgres")
         self._data = self._folder / "data"
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self._make()
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        return super().__enter__()
 
     @contextmanager
     def database(self) -> Iterator[str]:
@@ -72,21 +62,8 @@ class PostgresServer:
     def start(self) -> None:
         """Start it, with what is on disk, and wait until it answers."""
         settings = [part for name, value in _UNSAFE_AND_FAST.items() for part in ("-c", f"{name}={value}")]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(self._programs / "postgres", "-D", self._data, "-p", str(self.port)),
-                    *("-h", "127.0.0.1", "-k", "", *settings),
-                ],
-                stdout=log,
-                stderr=log,
-                **self._user,
-            )
-        end = time.monotonic() + _START_S
-        while not self._answers():
-            if time.monotonic() > end or self._process.poll() is not None:
-                raise RuntimeError((self._folder / "log").read_text())
-            time.sleep(0.02)
+        command = (self._programs / "postgres", "-D", self._data, "-p", str(self.port), "-h", "127.0.0.1")
+        self._run([*command, "-k", "", *settings], **self._user)
 
     def kill(self) -> None:
         """Kill it with SIGKILL, paused or not, and wait until all its processes are gone."""
