@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from extproc.model import AIRequest, Basis, Identity, RequestHead, TokenEstimate, Usage, nothing
+from extproc.model import AIRequest, Basis, Identity, RequestHead, TokenEstimate, Trace, Usage, nothing
 
 
 class Effect(StrEnum):
@@ -239,6 +239,7 @@ class Decision:
     started_at_ns: int  # Unix time
     decided_at_ns: int
     head: RequestHead  # without credentials and query
+    trace: Trace = Trace()  # noqa: RUF009  a frozen value
     spoken: tuple[Finding, ...] = ()  # those of `findings` that say something; found where nobody gives them
     identity: Identity = field(default_factory=Identity)
     request: AIRequest | None = None  # None where it was denied before, or could not be, classified

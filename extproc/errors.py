@@ -68,6 +68,10 @@ class LedgerUnavailable(AIPolicyError):
     """A record could not be put on disk in time; whether it is there is unknown."""
 
 
+class QuestionInvalid(AIPolicyError):
+    """A question to the ledger that has no answer; the message says what can be asked."""
+
+
 class VocabularyMissing(AIPolicyError):
     """A tokenizer vocabulary is not on this machine, or is not the file its checksum names."""
 

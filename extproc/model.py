@@ -44,6 +44,14 @@ class Source:
     jwt_payloads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of verified tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Where a decision hangs in a trace, hexadecimal; empty: nobody traces, or it is the first span."""
+
+    trace_id: str = ""
+    span_id: str = ""  # the parent
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHead:
     """The request line and headers, lower-case names; repeated headers are joined by a comma."""

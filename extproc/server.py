@@ -87,8 +87,11 @@ class ExternalProcessor:
                 edge.metrics.failures.add(1, error_type="unsupported_protocol_config")
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"ai_policy: {problem}")
             decision_id = new_decision_id(edge.clock_ns())
-            session = Session(self._policies(), decision_id=decision_id, settings=self._settings)
-            await Exchange(session, edge, _parent(first, context)).run(_Stream(first, context))
+            parent = _parent(first, context)
+            session = Session(
+                self._policies(), decision_id=decision_id, settings=self._settings, trace=parent.trace
+            )
+            await Exchange(session, edge, parent).run(_Stream(first, context))
         except grpc.aio.AbortError:
             raise
         except Exception:

@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("settings",),
     ("wire", "store", "telemetry", "reload", "state", "envoy_config"),
     ("ledger",),
+    ("questions",),
     ("intake", "accesslog", "keeping"),
     ("edge",),
     ("errands",),

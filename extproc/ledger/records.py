@@ -31,12 +31,9 @@ from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
 from extproc.policy import facts
 
-# Of a traceparent of version 00 (W3C Trace Context, section 3.2): version, trace id, span id, flags.
-_TRACEPARENT_LENGTHS: Final = [2, 32, 16, 2]
 # Above this many the silent ones would fill the record, and take a millisecond to write.
 _ALL_FINDINGS: Final = 50
 SILENT: Final = "findings_not_matched"
-_HEXADECIMAL: Final = frozenset("0123456789abcdef")
 
 USAGE_FIELDS: Final = tuple(field.name for field in dataclasses.fields(Usage))
 
@@ -70,15 +67,14 @@ def change_record(change: Change, instance: str) -> pb.ChangeRecord:
 def _decision(decision: Decision, instance: str) -> pb.DecisionRecord:
     tokens, request = decision.tokens, decision.request
     findings = decision.findings if len(decision.findings) <= _ALL_FINDINGS else decision.spoken
-    trace_id, span_id = _trace(decision.head.headers.get("traceparent", ""))
     return pb.DecisionRecord(
         decision_id=decision.id,
         instance=instance,
         revision=decision.revision,
         started_at_ns=decision.started_at_ns,
         decided_at_ns=decision.decided_at_ns,
-        trace_id=trace_id,
-        span_id=span_id,
+        trace_id=decision.trace.trace_id,
+        span_id=decision.trace.span_id,
         facts=_facts(decision).SerializeToString(),
         declared_max_output_tokens=request.max_output_tokens if request else None,
         estimator=tokens.estimator,
@@ -95,14 +91,6 @@ def _decision(decision: Decision, instance: str) -> pb.DecisionRecord:
         # The revision says which policies were silent.
         shed=() if findings is decision.findings else (SILENT,),
     )
-
-
-def _trace(traceparent: str) -> tuple[str, str]:
-    """The trace and the span that a traceparent names, or nothing."""
-    parts = traceparent.split("-")
-    if [len(part) for part in parts] != _TRACEPARENT_LENGTHS or not _HEXADECIMAL.issuperset("".join(parts)):
-        return "", ""
-    return parts[1], parts[2]
 
 
 def _facts(decision: Decision) -> facts_pb2.Facts:

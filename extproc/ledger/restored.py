@@ -32,7 +32,7 @@ from extproc.decision import (
 )
 from extproc.ledger.base import Change
 from extproc.ledger.records import USAGE_FIELDS
-from extproc.model import AIRequest, Basis, Identity, RequestHead, Source, TokenEstimate, Usage
+from extproc.model import AIRequest, Basis, Identity, RequestHead, Source, TokenEstimate, Trace, Usage
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
 
@@ -54,6 +54,7 @@ def decision(record: pb.DecisionRecord) -> Decision:
         started_at_ns=record.started_at_ns,
         decided_at_ns=record.decided_at_ns,
         head=_head(known),
+        trace=Trace(record.trace_id, record.span_id),
         identity=_identity(known.identity),
         request=_request(known.request, record) if known.request.api else None,
         target_model=record.target_model,

@@ -21,12 +21,13 @@ from extproc.decision import (
 )
 from extproc.errors import RequestRefused
 from extproc.measure.overrides import NO_PRICES, PriceBook
-from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate
+from extproc.model import AIRequest, Identity, RequestHead, TokenEstimate, Trace
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.policy import access, cel, denials, estimates, facts, sizes
 from extproc.policy.access import Ruling
 from extproc.policy.attempt import Attempt
-from extproc.policy.kinds.identity import path_without, recognise
+from extproc.policy.kinds.identity import Identity as IdentitySpec
+from extproc.policy.kinds.identity import Recognition, path_without, recognise
 from extproc.policy.metering import Substitution
 from extproc.policy.policyset import PolicySet
 from extproc.policy.spending import Measure
@@ -40,7 +41,8 @@ class Evaluation:
     """The state of one decision. Call the steps in their order; the first denial ends it.
 
     check_headers, check_body, charges, then check_limits or store_failed; `refuse` and
-    `deadline_passed` may end it anywhere; `decision` sums up.
+    `deadline_passed` may end it anywhere; `decision` sums up. `caller` is given where a test or a record
+    knows who calls: no credential is looked for then.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Evaluation:
         head: RequestHead,
         at_ns: int,
         prices: PriceBook = NO_PRICES,
+        trace: Trace = Trace(),  # noqa: B008  a frozen value
+        caller: Identity | None = None,
     ) -> None:
         self.consumed_headers: tuple[str, ...] = ()
         self.path_without_credential: str | None = None
@@ -59,7 +63,9 @@ class Evaluation:
         self._id = decision_id
         self._head = head
         self._started_at_ns = at_ns
-        self._identity = Identity()
+        self._trace = trace
+        self._caller = caller
+        self._identity = caller or Identity()
         self._withheld: tuple[str, ...] = ()
         self._early = Ruling()
         self._request: AIRequest | None = None
@@ -82,7 +88,7 @@ class Evaluation:
         policy = self._policies.identity
         if policy is None or policy.mode is Mode.DISABLED:
             return None
-        found = recognise(policy.spec, self._policies.keys, self._head, self._verdict.at_ns)
+        found = self._recognised(policy.spec)
         self._identity = found.caller
         self._withheld = found.consumed_headers
         if found.refused is not Reason.CREDENTIAL_INVALID:
@@ -104,6 +110,11 @@ class Evaluation:
         self._verdict.findings.add(finding)
         is_denied = found.refused is not None and policy.mode is Mode.ENFORCE
         return self._verdict.deny(finding, status, message) if is_denied else None
+
+    def _recognised(self, spec: IdentitySpec) -> Recognition:
+        if self._caller is not None:
+            return Recognition(caller=self._caller)
+        return recognise(spec, self._policies.keys, self._head, self._verdict.at_ns)
 
     def _check_size(self) -> Denial | None:
         announced = self._head.headers.get("content-length", "")
@@ -331,6 +342,7 @@ class Evaluation:
             started_at_ns=self._started_at_ns,
             decided_at_ns=at_ns,
             head=facts.without_credentials(self._head, self._withheld),
+            trace=self._trace,
             identity=self._identity,
             request=self._request,
             tokens=self._tokens,

@@ -13,7 +13,7 @@ from extproc.formats import FORMATS, classify, fields
 from extproc.formats.base import BodyKind, Call, WireFormat
 from extproc.measure.ceilings import call_ceiling
 from extproc.measure.prices import Prices
-from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
+from extproc.model import AIRequest, Basis, Identity, RequestHead, TokenEstimate, Trace, Usage
 from extproc.policy.engine import Evaluation
 from extproc.policy.policyset import PolicySet
 from extproc.session import replies
@@ -43,17 +43,26 @@ class SessionSettings:
 
     native_usage: bool = False  # Envoy reads the usage and hands it over in the trailers
     prices: Prices = field(default_factory=Prices)  # as published; none: only the folder's have a cost
+    caller: Identity | None = None  # who calls, where that is known without a credential: in policy tests
 
 
 class Admission:
     """Handlers of the events that come before a request is forwarded; `Session` adds the others."""
 
-    def __init__(self, policies: PolicySet, *, decision_id: str, settings: SessionSettings) -> None:
+    def __init__(
+        self,
+        policies: PolicySet,
+        *,
+        decision_id: str,
+        settings: SessionSettings,
+        trace: Trace = Trace(),  # noqa: B008  a frozen value
+    ) -> None:
         self.state = State.START
         self.decision: Decision | None = None
         self._policies = policies
         self._decision_id = decision_id
         self._settings = settings
+        self._trace = trace
         self._prices = policies.prices.over(settings.prices)
         self._owes_trailers = False
         # Set by _on_request_headers, which every other handler comes after.
@@ -85,6 +94,8 @@ class Admission:
             head=head,
             at_ns=event.at_ns,
             prices=self._prices,
+            trace=self._trace,
+            caller=self._settings.caller,
         )
         refused = self._classify(head)
         denial = self._evaluation.check_headers()

@@ -23,6 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import Attributes
 
 from extproc.decision import Decision, Settlement
+from extproc.model import Trace
 from extproc.telemetry.attributes import decision_attributes, settlement_attributes
 
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -39,6 +40,14 @@ class Parent:
 
     context: Context
     link: SpanContext | None = None
+
+    @property
+    def trace(self) -> Trace:
+        """The trace and the span that the decision hangs under."""
+        parent = trace.get_current_span(self.context).get_span_context()
+        if not parent.is_valid:
+            return Trace()
+        return Trace(trace.format_trace_id(parent.trace_id), trace.format_span_id(parent.span_id))
 
 
 def parent_of(metadata: Mapping[str, str], headers: Mapping[str, str]) -> Parent:

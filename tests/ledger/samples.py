@@ -21,7 +21,7 @@ from extproc.decision import (
     Unit,
 )
 from extproc.ledger.base import Change
-from extproc.model import AIRequest, Basis, Identity, RequestHead, Source, TokenEstimate, Usage
+from extproc.model import AIRequest, Basis, Identity, RequestHead, Source, TokenEstimate, Trace, Usage
 
 REF = PolicyRef("RateLimit", "team-tokens")
 COUNTER = "RateLimit/team-tokens|tokens|tokenBucket|60|[demo]"
@@ -39,7 +39,7 @@ LIMIT = LimitState(
     key=("demo",),
 )
 SECOND_NS = 1_000_000_000
-TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TRACE = Trace("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 
 
 def outcome(counter: str = COUNTER, reserved: int = RESERVED) -> ChargeOutcome:
@@ -79,11 +79,11 @@ def allowed(number: int = 1, *, at_s: int = 1000, **changes: Any) -> Decision:
         "revision": "5f2a",
         "started_at_ns": at_s * SECOND_NS - 1_000_000,
         "decided_at_ns": at_s * SECOND_NS,
+        "trace": TRACE,
         "head": RequestHead(
             method="POST",
             host="api.example.com",
             path="/v1/chat/completions",
-            headers={"traceparent": TRACEPARENT},
             source=Source(address="10.0.0.1", route="chat"),
         ),
         "identity": Identity(
