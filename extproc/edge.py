@@ -18,6 +18,7 @@ from extproc.ledger.base import Ledger
 from extproc.measure.calibration import Calibration
 from extproc.measure.learned import LearnedOutputs, learned_reasoning
 from extproc.measure.tokens import Tokenizer
+from extproc.questions.callers import Callers
 from extproc.store.base import Store
 from extproc.telemetry import Metrics, Tracing
 
@@ -41,6 +42,7 @@ class Edge:
     calibration: Calibration = field(default_factory=Calibration)
     held: HeldAnswers = field(default_factory=HeldAnswers)
     access_log: AccessLog = field(default_factory=AccessLog)
+    callers: Callers = field(default_factory=Callers)
     # Reservations that hold leases, to be renewed for as long as their answers take.
     leased: set[str] = field(default_factory=set)
     # Work that outlives its stream: settlements of clients that left.

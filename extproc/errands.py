@@ -16,6 +16,7 @@ from extproc.formats.rewrite import rewrite
 from extproc.measure import lessons
 from extproc.session.actions import (
     Action,
+    Ask,
     AwaitBytes,
     CountOutput,
     Defer,
@@ -34,6 +35,7 @@ from extproc.session.events import (
     RecordFailed,
     Rewritten,
     StoreFailed,
+    Told,
     Understood,
 )
 from extproc.settings import INLINE_BODY_BYTES
@@ -66,7 +68,7 @@ class Errands:
             case Record(waits=False):
                 if self._edge.ledger is not None:
                     self._edge.ledger.decided(action.decision)
-            case Reserve() | Record() | AwaitBytes():
+            case Reserve() | Record() | AwaitBytes() | Ask():
                 return asyncio.ensure_future(self._told(action))
             case Understand() | Rewrite() | CountOutput():
                 return self._now_or_later(action)
@@ -119,7 +121,7 @@ class Errands:
 
     # --- what others are asked
 
-    async def _told(self, action: Reserve | Record | AwaitBytes) -> Event:
+    async def _told(self, action: Reserve | Record | AwaitBytes | Ask) -> Event:
         match action:
             case Reserve():
                 return await self._reserved(action)
@@ -127,6 +129,9 @@ class Errands:
                 return await self._recorded(action)
             case AwaitBytes():
                 return await self._edge.access_log.bytes_sent(action, self._edge.clock_ns)
+            case Ask():
+                reply = await self._edge.callers.answer(action.inquiry, action.caller)
+                return Told(at_ns=self._edge.clock_ns(), reply=reply)
 
     async def _reserved(self, action: Reserve) -> Event:
         at_ns = self._edge.clock_ns()

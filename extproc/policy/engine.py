@@ -64,7 +64,7 @@ class Evaluation:
         self._head = head
         self._started_at_ns = at_ns
         self._trace = trace
-        self._caller = caller
+        self._given_caller = caller
         self._identity = caller or Identity()
         self._withheld: tuple[str, ...] = ()
         self._early = Ruling()
@@ -82,9 +82,15 @@ class Evaluation:
 
     def check_headers(self) -> Denial | None:
         """Who is calling, an announced size, and the rules that need no body."""
-        return self._check_identity() or self._check_size() or self._check_early_rules()
+        return self.check_identity() or self._check_size() or self._check_early_rules()
 
-    def _check_identity(self) -> Denial | None:
+    @property
+    def caller(self) -> Identity:
+        """Who calls, once `check_identity` has looked."""
+        return self._identity
+
+    def check_identity(self) -> Denial | None:
+        """Who is calling; the first step of `check_headers`, alone where nothing else is asked."""
         policy = self._policies.identity
         if policy is None or policy.mode is Mode.DISABLED:
             return None
@@ -112,8 +118,8 @@ class Evaluation:
         return self._verdict.deny(finding, status, message) if is_denied else None
 
     def _recognised(self, spec: IdentitySpec) -> Recognition:
-        if self._caller is not None:
-            return Recognition(caller=self._caller)
+        if self._given_caller is not None:
+            return Recognition(caller=self._given_caller)
         return recognise(spec, self._policies.keys, self._head, self._verdict.at_ns)
 
     def _check_size(self) -> Denial | None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from extproc.decision import Charge, Decision, Settlement
 from extproc.formats.base import Call
 from extproc.measure.bytes_per_token import AnswerForm
-from extproc.model import RequestHead, nothing
+from extproc.model import Identity, RequestHead, nothing
 from extproc.session.events import ChunkToRead
+from extproc.session.inquiry import Inquiry
 
 # --- answers to Envoy: exactly one for each of its messages, in order.
 
@@ -78,6 +79,14 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Ask the ledger what this caller wants to know of itself; answer with `Told`."""
+
+    inquiry: Inquiry
+    caller: Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """Put this decision into the ledger, before Envoy is answered: a commit holds it with what it reserved.
 
@@ -134,6 +143,7 @@ Action = (
     | Understand
     | Reserve
     | Rewrite
+    | Ask
     | Record
     | AwaitBytes
     | CountOutput

@@ -16,8 +16,18 @@ from extproc.measure.prices import Prices
 from extproc.model import AIRequest, Basis, Identity, RequestHead, TokenEstimate, Trace, Usage
 from extproc.policy.engine import Evaluation
 from extproc.policy.policyset import PolicySet
-from extproc.session import replies
-from extproc.session.actions import Action, Continue, Record, Report, Reserve, Rewrite, Settle, Understand
+from extproc.session import inquiry, replies
+from extproc.session.actions import (
+    Action,
+    Ask,
+    Continue,
+    Record,
+    Report,
+    Reserve,
+    Rewrite,
+    Settle,
+    Understand,
+)
 from extproc.session.answer import Answer
 from extproc.session.events import (
     ChargesReserved,
@@ -31,6 +41,7 @@ from extproc.session.events import (
     Rewritten,
     StoreFailed,
     StreamClosed,
+    Told,
     Understood,
 )
 from extproc.session.transitions import State
@@ -97,6 +108,11 @@ class Admission:
             trace=self._trace,
             caller=self._settings.caller,
         )
+        return self._inquire(event) if inquiry.is_one(head) else self._admit(event)
+
+    def _admit(self, event: RequestHeaders) -> list[Action]:
+        """Wait for the body, or decide without one."""
+        head = event.head
         refused = self._classify(head)
         denial = self._evaluation.check_headers()
         if denial is None and refused is not None:
@@ -118,6 +134,25 @@ class Admission:
             status=400, code="body_missing", message="This endpoint needs a JSON body; the request has none."
         )
         return self._deny(self._evaluation.refuse(refused), event.at_ns)
+
+    def _inquire(self, event: RequestHeaders) -> list[Action]:
+        """Who asks about itself must be known; no policy but Identity is asked, and nothing is decided."""
+        denial = self._evaluation.check_identity()
+        if denial is not None:
+            return self._deny(denial, event.at_ns)
+        try:
+            inquiry.check_caller(self._evaluation.caller)
+            asked = inquiry.read(event.head)
+        except RequestRefused as refused:
+            return self._deny(self._evaluation.refuse(refused), event.at_ns)
+        self.state = State.ASKING
+        return [Ask(inquiry=asked, caller=self._evaluation.caller)]
+
+    def _on_told(self, event: Told) -> list[Action]:
+        return [replies.tell(event.reply)]
+
+    def _on_not_told(self, event: DeadlinePassed) -> list[Action]:
+        return [replies.tell(replies.NOT_TOLD)]
 
     def _upgrade(self, call: Call, event: RequestHeaders) -> list[Action]:
         """A connection that becomes another protocol: only where the request line says all there is."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from extproc.decision import ChargeOutcome
 from extproc.errors import RequestRefused
+from extproc.formats.base import Reply
 from extproc.model import AIRequest, RequestHead, TokenEstimate, Usage, nothing
 
 # --- from Envoy
@@ -158,6 +159,14 @@ class OutputCounted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The ledger's answer to a caller who asks about itself."""
+
+    at_ns: int
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadlinePassed:
     """Our own deadline, below Envoy's `message_timeout`, passed while we were working."""
 
@@ -181,5 +190,6 @@ Event = (
     | Recorded
     | RecordFailed
     | BytesSent
+    | Told
     | DeadlinePassed
 )

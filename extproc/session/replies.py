@@ -64,6 +64,24 @@ def refuse(decision: Decision, reply: Reply) -> RespondImmediately:
     )
 
 
+def tell(reply: Reply) -> RespondImmediately:
+    """Answer a caller who asked about itself; no decision was made."""
+    return RespondImmediately(
+        status=reply.status,
+        headers={"content-type": "application/json", "cache-control": "no-store", **reply.headers},
+        body=reply.body,
+        details="ai_policy_told",
+    )
+
+
+NOT_TOLD = Reply(
+    status=503,
+    headers={"retry-after": "1"},
+    body=b'{"error":{"message":"The ledger did not answer in time. Please try again.",'
+    b'"type":"api_error","code":"ledger_unavailable"}}',
+)
+
+
 def pass_with_id(decision_id: str) -> Continue:
     """Let an answer that Envoy made itself pass, with the id that every answer carries."""
     return Continue(phase=ResponseHeaders, set_headers={DECISION_ID: decision_id})

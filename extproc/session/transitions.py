@@ -27,6 +27,7 @@ from extproc.session.events import (
     Rewritten,
     StoreFailed,
     StreamClosed,
+    Told,
     Understood,
 )
 
@@ -35,6 +36,7 @@ class State(StrEnum):
     """Where one exchange is."""
 
     START = "start"
+    ASKING = "asking"  # a caller asks about itself: the ledger is being read
     AWAITING_BODY = "awaiting_body"
     UNDERSTANDING = "understanding"  # the body is being decoded, classified, counted
     REWRITING = "rewriting"  # the body is being changed: a smaller ceiling, or another model
@@ -51,6 +53,7 @@ class State(StrEnum):
 
 (
     START,
+    ASKING,
     AWAITING_BODY,
     UNDERSTANDING,
     REWRITING,
@@ -72,10 +75,14 @@ _ALLOWED = (RECORDING, FORWARDED)
 _VERDICT = (REWRITING, RESERVING, *_ALLOWED, DENIED)
 
 TRANSITIONS: dict[tuple[State, type[Event]], Transition] = {
-    (START, RequestHeaders): ("on_request_headers", (AWAITING_BODY, *_VERDICT)),
+    (START, RequestHeaders): ("on_request_headers", (ASKING, AWAITING_BODY, *_VERDICT)),
     # A filter before ours answered; Envoy shows every answer to every filter.
     (START, ResponseHeaders): ("on_reply_before_request", (ABANDONED,)),
     (START, StreamClosed): ("on_nothing", (ABANDONED,)),
+    (ASKING, Told): ("on_told", (DENIED,)),
+    (ASKING, DeadlinePassed): ("on_not_told", (DENIED,)),
+    (ASKING, ResponseHeaders): ("on_reply_before_verdict", (ABANDONED,)),
+    (ASKING, StreamClosed): ("on_nothing", (ABANDONED,)),
     # Envoy buffers the whole body before it sends one message.
     (AWAITING_BODY, RequestBody): ("on_request_body", (UNDERSTANDING, *_VERDICT)),
     # Over the buffer limit, or too slow: Envoy answers by itself and shows us that answer.
@@ -140,7 +147,7 @@ TRANSITIONS: dict[tuple[State, type[Event]], Transition] = {
 # What the store took is given back, or settled with the rest, also where it failed: what was not answered
 # may be done. Everything else is forgotten.
 for _state in State:
-    for _late in (Understood, Rewritten, Recorded, RecordFailed, DeadlinePassed):
+    for _late in (Understood, Rewritten, Recorded, RecordFailed, Told, DeadlinePassed):
         TRANSITIONS.setdefault((_state, _late), ("on_nothing", (_state,)))
     for _reserved in (ChargesReserved, StoreFailed):
         TRANSITIONS.setdefault((_state, _reserved), ("on_late_reservation", (_state,)))
