@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from extproc.errors import LedgerUnavailable
 
@@ -14,19 +14,13 @@ T = TypeVar("T")
 
 def written(answer: object) -> bytes:
     """The answer as JSON; a frozen dataclass of this room."""
-    return _adapter(type(answer)).dump_json(answer)
+    return to_json(answer)
 
 
 def read(kind: type[T], content: bytes) -> T:
     """The answer of this kind. Raises `LedgerUnavailable` for anything else."""
     try:
-        answer: T = _adapter(kind).validate_json(content)
+        return TypeAdapter(kind).validate_json(content)
     except ValidationError:
         # Its words repeat what was read.
         raise LedgerUnavailable(f"the answer is no {kind.__name__} of this release") from None
-    return answer
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
