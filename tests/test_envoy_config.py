@@ -164,7 +164,7 @@ def test_every_message_of_the_snippet_is_known_to_the_typed_schema() -> None:
         checked += check_typed(Cluster, each)
     checked += check_typed(VirtualHost, parts)
 
-    assert len(checked) == 4
+    assert len(checked) == 5
 
 
 def test_the_typed_schema_refuses_an_unknown_field() -> None:
@@ -464,6 +464,23 @@ def test_what_is_not_ai_is_answered_without_asking_anybody(scene: Scene, path: s
     assert headers["content-type"] == "application/json"
     assert json.loads(body)["error"]["code"] == "not_found"
     assert scene.sidecar.requests == []
+    assert scene.provider.requests == []
+
+
+def test_what_callers_ask_about_themselves_is_answered_by_the_sidecar_or_nobody(scene: Scene) -> None:
+    passed, _, body = scene.ask("/ai-policy/usage?by=model", method="GET", body=None)
+    asked = scene.sidecar.kinds()[0]
+    scene.sidecar.denial = denial(200, b'{"mine": true}')
+    answered, _, answer = scene.ask("/ai-policy/decisions/1", method="GET", body=None)
+    posted, _, _ = scene.ask("/ai-policy/usage")
+
+    assert (passed, json.loads(body)["error"]["code"], asked) == (
+        503,
+        "questions_unanswered",
+        "request_headers",
+    )
+    assert (answered, answer) == (200, b'{"mine": true}')
+    assert posted == 404
     assert scene.provider.requests == []
 
 

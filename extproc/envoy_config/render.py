@@ -12,7 +12,13 @@ from typing import Any
 
 import jinja2
 
-from extproc.envoy_config.replies import LOCAL_REPLIES, NO_UPGRADE_BODY, NOT_AI_BODY, TWO_READINGS_BODY
+from extproc.envoy_config.replies import (
+    LOCAL_REPLIES,
+    NO_UPGRADE_BODY,
+    NOT_AI_BODY,
+    QUESTIONS_BODY,
+    TWO_READINGS_BODY,
+)
 from extproc.envoy_config.routes import AI_ROUTES, ESCAPED_ARN, TWO_READINGS, AIRoute
 from extproc.envoy_config.settings import (
     ANTHROPIC_CLUSTER,
@@ -114,6 +120,7 @@ def render_bootstrap(settings: EnvoySettings) -> str:
         local_replies=[asdict(reply) for reply in LOCAL_REPLIES],
         no_upgrade_body=NO_UPGRADE_BODY,
         not_ai_body=NOT_AI_BODY,
+        questions_body=QUESTIONS_BODY,
         two_readings_body=TWO_READINGS_BODY,
     )
 
@@ -141,6 +148,7 @@ def render_filter(settings: FilterSettings) -> str:
         **_policy_words(settings),
         provider_cluster=settings.provider_cluster,
         no_upgrade_body=NO_UPGRADE_BODY,
+        questions_body=QUESTIONS_BODY,
     )
 
 

@@ -96,3 +96,8 @@ TWO_READINGS_BODY = error_body(
     "path_ambiguous",
     "This path can be read in two ways. Send it without escaped slashes, backslashes and semicolons.",
 )
+QUESTIONS_BODY = error_body(
+    "api_error",
+    "questions_unanswered",
+    "This gateway's AI policy service answers no questions at the moment. Please try again.",
+)
