@@ -17,8 +17,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from extproc.decision import Mode, PolicyRef
-from extproc.formats.providers import NAMES
 from extproc.policy.cel import Expression, ExpressionInvalid, Result, compile_expression
+from extproc.policy.literals import KNOWN
 
 API_VERSION: Final = "ai-policy/v1"
 
@@ -49,7 +49,7 @@ def _expression(result: Result, hint: str) -> Any:
         if not isinstance(value, str):
             raise rejected(f"a CEL expression must be a string; {hint}")
         try:
-            return compile_expression(value, result, (info.context or {}).get("providers", NAMES))
+            return compile_expression(value, result, (info.context or {}).get("known", KNOWN))
         except ExpressionInvalid as invalid:
             raise rejected(str(invalid), faults=invalid.faults) from None
 
@@ -136,6 +136,7 @@ class PolicyObject(Generic[S_co]):
     file: str
     line: int
     digest: str  # of the object's data; equal digests mean nothing changed
+    wording: str = field(default="", repr=False)  # the spec as its author wrote it
     mode: Mode = field(init=False)  # how much it matters; kinds without a mode always do
 
     def __post_init__(self) -> None:

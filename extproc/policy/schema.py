@@ -18,6 +18,7 @@ from extproc.formats.providers import NAMES
 from extproc.policy.documents import Document, Path
 from extproc.policy.kinds import KINDS
 from extproc.policy.objects import API_VERSION, Envelope, PolicyObject, Spec
+from extproc.policy.wording import spec_text
 
 
 def read(
@@ -53,6 +54,7 @@ def read(
         file=document.file,
         line=place.line,
         digest=hashlib.sha256(written).hexdigest(),
+        wording=spec_text(document),
     ), []
 
 
