@@ -42,8 +42,9 @@ def _end(document: Document) -> int:
 
     A mapping's own end is where the next token begins: that would take the comments of what follows.
     """
-    specs = (node for path, node in document.nodes.items() if path[:1] == ("spec",))
-    end = max(node.end_mark.index for node in specs if isinstance(node, yaml.ScalarNode) or node.flow_style)
+    specs = [node for path, node in document.nodes.items() if path[:1] == ("spec",)]
+    # A block collection is the one node that has no end of its own.
+    end = max(node.end_mark.index for node in specs if getattr(node, "flow_style", True))
     line = document.source[end:].partition("\n")[0]
     return end + len(line) if line.lstrip().startswith("#") else end
 
