@@ -18,6 +18,7 @@ DECISION_ID_HEADER = "x-ai-policy-decision-id"
 MAX_RETRY_MS = 60_000
 
 _MS = 1000
+_NANO = 1_000_000_000
 _MINUTE_MS = 60 * _MS
 _HOUR_MS = 60 * _MINUTE_MS
 _LAST_SECOND = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
@@ -25,14 +26,50 @@ _LAST_SECOND = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 def denial_headers(denial: Denial) -> dict[str, str]:
     """The headers every denial carries: its type, its decision, and whether to try again."""
-    headers = {"content-type": "application/json", DECISION_ID_HEADER: ascii_only(denial.decision_id)}
+    headers = {"content-type": "application/json"} | request_id(DECISION_ID_HEADER, denial)
     if denial.retry_after_ms is not None:
         wait_ms = max(1, denial.retry_after_ms)
-        headers["retry-after"] = str(math.ceil(wait_ms / _MS))
+        headers["retry-after"] = str(retry_after_s(wait_ms))
         headers["retry-after-ms"] = str(wait_ms)
     if not waiting_helps(denial):
         headers["x-should-retry"] = "false"
     return headers
+
+
+def request_id(header: str, denial: Denial) -> dict[str, str]:
+    """The decision's id in the header where a dialect's SDKs look for that of a request."""
+    return {header: ascii_only(denial.decision_id)} if denial.decision_id else {}
+
+
+def facts(denial: Denial) -> dict[str, object]:
+    """What the message says, as fields for programs: the same in every dialect.
+
+    Seconds, dollars and whole tokens or requests; `reset` is when the limit is whole again, RFC 3339.
+    """
+    told: dict[str, object] = {"reason": str(denial.reason)}
+    if denial.decision_id:
+        told["decision_id"] = denial.decision_id
+    if denial.retry_after_ms is not None:
+        told["retry_after"] = retry_after_s(denial.retry_after_ms)
+    return told if denial.limit is None else told | _limit_facts(denial.limit, denial.at_ns)
+
+
+def _limit_facts(limit: LimitState, at_ns: int) -> dict[str, object]:
+    amounts = {"limit": limit.limit, "used": limit.used, "requested": limit.requested}
+    told: dict[str, object] = {"unit": str(limit.unit)}
+    if limit.unit is Unit.COST_USD:
+        told |= {name: amount / _NANO for name, amount in amounts.items()}
+    else:
+        told |= amounts
+    # What is counted at once is whole again when others end, and nobody knows when that is.
+    if at_ns and limit.window_s:
+        told["reset"] = moment(at_ns / _NANO, limit.reset_ms)
+    return told
+
+
+def retry_after_s(wait_ms: int) -> int:
+    """Whole seconds, rounded up and never none: a client that waits as long is not early."""
+    return max(1, math.ceil(wait_ms / _MS))
 
 
 def waiting_helps(denial: Denial) -> bool:
@@ -41,8 +78,8 @@ def waiting_helps(denial: Denial) -> bool:
 
 
 def told(denial: Denial) -> str:
-    """The message with the decision to ask about."""
-    return f"{denial.message} (decision {denial.decision_id})"
+    """The message with the decision to ask about, where there is one."""
+    return f"{denial.message} (decision {denial.decision_id})" if denial.decision_id else denial.message
 
 
 def tightest(limits: tuple[LimitState, ...], names: Mapping[Unit, str]) -> dict[str, LimitState]:

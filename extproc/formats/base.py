@@ -165,5 +165,10 @@ class WireFormat(Protocol):
         `provider` is whose dialect of the dialect it is, where vendors differ; empty: the format's own.
         """
 
-    def limit_headers(self, limits: tuple[LimitState, ...], now_s: float) -> Mapping[str, str]:
-        """Headers of the tightest limit of each unit; `now_s` is Unix time, for absolute resets."""
+    def limit_headers(
+        self, limits: tuple[LimitState, ...], now_s: float, provider: str = ""
+    ) -> Mapping[str, str]:
+        """Headers of the tightest limit of each unit, as `provider` writes them.
+
+        `now_s` is Unix time, for absolute resets.
+        """

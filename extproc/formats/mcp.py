@@ -16,7 +16,7 @@ from types import MappingProxyType
 from extproc.decision import Denial, Reason
 from extproc.errors import RequestRefused
 from extproc.formats import fields
-from extproc.formats.advice import denial_headers, told
+from extproc.formats.advice import denial_headers, facts, told
 from extproc.formats.answers import Tally, event_object, reader
 from extproc.formats.base import (
     CONTROL,
@@ -103,13 +103,10 @@ class MCP(Unasked):
 
     def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
         """A JSON-RPC error; whose message it answers is not said, as it may not have been read."""
-        headers = denial_headers(denial)
-        data: dict[str, object] = {"reason": str(denial.reason), "decision_id": denial.decision_id}
-        if "retry-after" in headers:
-            data["retry_after"] = int(headers["retry-after"])
-        error = {"code": _CODES.get(denial.reason, _DENIED), "message": told(denial), "data": data}
+        code = _CODES.get(denial.reason, _DENIED)
+        error = {"code": code, "message": told(denial), "data": facts(denial)}
         body = {"jsonrpc": _VERSION, "id": None, "error": error}
-        return Reply(status=denial.status, headers=headers, body=json.dumps(body).encode())
+        return Reply(status=denial.status, headers=denial_headers(denial), body=json.dumps(body).encode())
 
 
 def _read_method(body: JSON) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from extproc.decision import Denial
 from extproc.formats import fields
-from extproc.formats.advice import denial_headers, told
+from extproc.formats.advice import denial_headers, facts, told
 from extproc.formats.answers import reader
 from extproc.formats.base import (
     CONTROL,
@@ -118,15 +118,8 @@ class Ollama(Unasked):
 
     def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
         """An Ollama error: its clients show the string and nothing else."""
-        headers = denial_headers(denial)
-        body: dict[str, object] = {
-            "error": told(denial),
-            "reason": str(denial.reason),
-            "decision_id": denial.decision_id,
-        }
-        if "retry-after" in headers:
-            body["retry_after"] = int(headers["retry-after"])
-        return Reply(status=denial.status, headers=headers, body=json.dumps(body).encode())
+        body = {"error": told(denial), **facts(denial)}
+        return Reply(status=denial.status, headers=denial_headers(denial), body=json.dumps(body).encode())
 
 
 def _streams(body: JSON) -> bool:

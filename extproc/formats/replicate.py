@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from extproc.decision import Denial
 from extproc.formats import fields
-from extproc.formats.advice import denial_headers, told
+from extproc.formats.advice import denial_headers, facts, told
 from extproc.formats.answers import Tally, as_object, event_object, reader, tokens, word
 from extproc.formats.base import (
     CONTROL,
@@ -103,16 +103,9 @@ class Replicate(Unasked):
 
     def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
         """A problem as Replicate writes it."""
-        headers = denial_headers(denial)
-        body: dict[str, object] = {
-            "title": str(denial.reason),
-            "detail": told(denial),
-            "status": denial.status,
-            "decision_id": denial.decision_id,
-        }
-        if "retry-after" in headers:
-            body["retry_after"] = int(headers["retry-after"])
-        return Reply(status=denial.status, headers=headers, body=json.dumps(body).encode())
+        problem = {"title": str(denial.reason), "detail": told(denial), "status": denial.status}
+        body = {**problem, **facts(denial)}
+        return Reply(status=denial.status, headers=denial_headers(denial), body=json.dumps(body).encode())
 
 
 def _read_input(given: JSON, content: Content) -> None:

@@ -28,6 +28,8 @@ class Unasked:
         """False: no event is there only for its usage."""
         return False
 
-    def limit_headers(self, _limits: tuple[LimitState, ...], _now_s: float) -> Mapping[str, str]:
+    def limit_headers(
+        self, _limits: tuple[LimitState, ...], _now_s: float, _provider: str = ""
+    ) -> Mapping[str, str]:
         """None: the vendors document no headers for limits."""
         return {}

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from extproc.decision import Denial
 from extproc.formats import fields
-from extproc.formats.advice import denial_headers, told
+from extproc.formats.advice import denial_headers, facts, told
 from extproc.formats.answers import reader
 from extproc.formats.base import (
     CONTROL,
@@ -118,16 +118,10 @@ class Watsonx(Unasked):
 
     def render_denial(self, denial: Denial, _provider: str = "") -> Reply:
         """A watsonx.ai error."""
-        headers = denial_headers(denial)
-        error: dict[str, object] = {
-            "code": _CODES.get(denial.status, "invalid_request_entity"),
-            "message": told(denial),
-            "reason": str(denial.reason),
-        }
-        if "retry-after" in headers:
-            error["retry_after"] = int(headers["retry-after"])
+        code = _CODES.get(denial.status, "invalid_request_entity")
+        error = {"code": code, "message": told(denial), **facts(denial)}
         body = {"errors": [error], "trace": denial.decision_id, "status_code": denial.status}
-        return Reply(status=denial.status, headers=headers, body=json.dumps(body).encode())
+        return Reply(status=denial.status, headers=denial_headers(denial), body=json.dumps(body).encode())
 
 
 def _read_generation(body: JSON, content: Content) -> int:

@@ -320,6 +320,7 @@ def test_a_denial_is_a_message() -> None:
         "id": "d-1",
         "message": "No. (decision d-1)",
         "reason": "rate_limited",
+        "decision_id": "d-1",
         "retry_after": 2,
     }
 

@@ -58,6 +58,7 @@ def test_an_openai_rate_denial_is_exact() -> None:
     assert reply.headers == {
         "content-type": "application/json",
         "x-ai-policy-decision-id": ID,
+        "x-request-id": ID,
         "retry-after": "46",
         "retry-after-ms": "45190",
         "x-ratelimit-limit-tokens": "200000",
@@ -73,6 +74,11 @@ def test_an_openai_rate_denial_is_exact() -> None:
             "reason": "rate_limited",
             "decision_id": ID,
             "retry_after": 46,
+            "unit": "tokens",
+            "limit": 200_000,
+            "used": 170_633,
+            "requested": 180_002,
+            "reset": "2026-09-21T14:14:12Z",
         }
     }
 
@@ -97,7 +103,13 @@ def test_an_anthropic_rate_denial_is_exact() -> None:
             "type": "rate_limit_error",
             "message": f"{RATE.message} (decision {ID})",
             "reason": "rate_limited",
+            "decision_id": ID,
             "retry_after": 46,
+            "unit": "tokens",
+            "limit": 200_000,
+            "used": 170_633,
+            "requested": 180_002,
+            "reset": "2026-09-21T14:14:12Z",
         },
         "request_id": ID,
     }
@@ -373,6 +385,7 @@ def test_the_openai_sdk_raises_its_own_exception_and_retries_as_told(
         client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}])
 
     assert isinstance(caught.value, openai.APIStatusError)
+    assert caught.value.request_id == ID
     assert f"(decision {ID})" in caught.value.message
     assert isinstance(caught.value.body, dict)
     assert caught.value.body["reason"] == str(told.reason)
@@ -433,6 +446,11 @@ def test_openrouter_writes_the_status_where_openai_writes_a_word() -> None:
                 "reason": "rate_limited",
                 "decision_id": ID,
                 "retry_after": 46,
+                "unit": "tokens",
+                "limit": 200_000,
+                "used": 170_633,
+                "requested": 180_002,
+                "reset": "2026-09-21T14:14:12Z",
             },
         },
         "user_id": None,
@@ -452,6 +470,8 @@ def test_azure_counts_resets_in_whole_seconds() -> None:
     assert ours.headers["x-ratelimit-reset-tokens"] == "51.189s"
     assert azures.headers["x-ratelimit-reset-tokens"] == "52"
     assert azures.body == ours.body
+    assert CHAT.limit_headers((limit(),), NOW_S)["x-ratelimit-reset-tokens"] == "51.189s"
+    assert CHAT.limit_headers((limit(),), NOW_S, "azure.ai.openai")["x-ratelimit-reset-tokens"] == "52"
 
 
 @pytest.mark.parametrize(("told", "exception", "requests"), SDK_DENIALS)

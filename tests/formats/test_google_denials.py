@@ -40,7 +40,15 @@ def test_a_rate_denial_is_exact() -> None:
                     "@type": "type.googleapis.com/google.rpc.ErrorInfo",
                     "reason": "RATE_LIMITED",
                     "domain": "ai-policy",
-                    "metadata": {"decisionId": ID},
+                    "metadata": {
+                        "decisionId": ID,
+                        "retryAfter": "46",
+                        "unit": "tokens",
+                        "limit": "200000",
+                        "used": "170633",
+                        "requested": "180002",
+                        "reset": "2026-09-21T14:14:12Z",
+                    },
                 },
                 {
                     "@type": "type.googleapis.com/google.rpc.QuotaFailure",

@@ -152,6 +152,7 @@ def test_a_denial_is_a_problem() -> None:
         "title": "access_denied",
         "detail": "No. (decision d-1)",
         "status": 403,
+        "reason": "access_denied",
         "decision_id": "d-1",
     }
 

@@ -169,6 +169,7 @@ def test_errors_are_a_list() -> None:
                 "code": "rate_limit",
                 "message": "No. (decision d)",
                 "reason": "rate_limited",
+                "decision_id": "d",
                 "retry_after": 1,
             }
         ],

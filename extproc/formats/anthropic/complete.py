@@ -67,7 +67,9 @@ class AnthropicComplete(Unasked):
         """An Anthropic error."""
         return anthropic_dialect.render_denial(denial)
 
-    def limit_headers(self, limits: tuple[LimitState, ...], now_s: float) -> Mapping[str, str]:
+    def limit_headers(
+        self, limits: tuple[LimitState, ...], now_s: float, _provider: str = ""
+    ) -> Mapping[str, str]:
         """`anthropic-ratelimit-*`."""
         return anthropic_dialect.limit_headers(limits, now_s)
 

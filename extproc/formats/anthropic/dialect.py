@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from extproc.decision import Denial, LimitState, Unit
-from extproc.formats.advice import ascii_only, denial_headers, moment, remaining, tightest, told
+from extproc.formats.advice import denial_headers, facts, moment, remaining, request_id, tightest, told
 from extproc.formats.base import Reply
 
 _HEADER_NAMES: Mapping[Unit, str] = MappingProxyType(
@@ -39,17 +39,11 @@ _NS = 1_000_000_000
 
 def render_denial(denial: Denial) -> Reply:
     """The reply from which Anthropic's SDKs raise the exception of `denial.status`."""
-    headers = denial_headers(denial) | {"request-id": ascii_only(denial.decision_id)}
+    headers = denial_headers(denial) | request_id("request-id", denial)
     if denial.status == _TOO_MANY_REQUESTS and denial.limit is not None:
         headers |= _limit_headers((denial.limit,), denial.at_ns / _NS if denial.at_ns else None)
-    error: dict[str, object] = {
-        "type": _error_type(denial.status),
-        "message": told(denial),
-        "reason": str(denial.reason),
-    }
-    if "retry-after" in headers:
-        error["retry_after"] = int(headers["retry-after"])
-    body = {"type": "error", "error": error, "request_id": denial.decision_id}
+    error = {"type": _error_type(denial.status), "message": told(denial), **facts(denial)}
+    body = {"type": "error", "error": error, "request_id": denial.decision_id or None}
     return Reply(status=denial.status, headers=headers, body=json.dumps(body).encode())
 
 

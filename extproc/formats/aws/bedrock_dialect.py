@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from extproc.decision import Denial
-from extproc.formats.advice import ascii_only, denial_headers, told, waiting_helps
+from extproc.formats.advice import denial_headers, facts, request_id, told, waiting_helps
 from extproc.formats.base import Reply
 
 _SERVER_ERRORS = 500
@@ -39,20 +39,11 @@ def exception_name(denial: Denial) -> str:
 
 def error_headers(denial: Denial) -> dict[str, str]:
     """The headers in which AWS's SDKs look for an error's name and the request's id."""
-    return denial_headers(denial) | {
-        "x-amzn-errortype": exception_name(denial),
-        "x-amzn-requestid": ascii_only(denial.decision_id),
-    }
+    named = {"x-amzn-errortype": exception_name(denial)}
+    return denial_headers(denial) | named | request_id("x-amzn-requestid", denial)
 
 
 def render_denial(denial: Denial) -> Reply:
     """The reply from which AWS's SDKs raise the exception of `denial.status`."""
-    headers = error_headers(denial)
-    body: dict[str, object] = {
-        "message": told(denial),
-        "reason": str(denial.reason),
-        "decision_id": denial.decision_id,
-    }
-    if "retry-after" in headers:
-        body["retry_after"] = int(headers["retry-after"])
-    return Reply(status=denial.status, headers=headers, body=json.dumps(body).encode())
+    body = {"message": told(denial), **facts(denial)}
+    return Reply(status=denial.status, headers=error_headers(denial), body=json.dumps(body).encode())

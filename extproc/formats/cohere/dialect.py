@@ -8,18 +8,11 @@ from __future__ import annotations
 import json
 
 from extproc.decision import Denial
-from extproc.formats.advice import denial_headers, told
+from extproc.formats.advice import denial_headers, facts, told
 from extproc.formats.base import Reply
 
 
 def render_denial(denial: Denial) -> Reply:
     """The reply from which Cohere's SDKs raise the exception of `denial.status`."""
-    headers = denial_headers(denial)
-    body: dict[str, object] = {
-        "id": denial.decision_id,
-        "message": told(denial),
-        "reason": str(denial.reason),
-    }
-    if "retry-after" in headers:
-        body["retry_after"] = int(headers["retry-after"])
-    return Reply(status=denial.status, headers=headers, body=json.dumps(body).encode())
+    body = {"id": denial.decision_id, "message": told(denial), **facts(denial)}
+    return Reply(status=denial.status, headers=denial_headers(denial), body=json.dumps(body).encode())

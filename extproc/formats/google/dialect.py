@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from extproc.decision import Denial, LimitState, Unit
-from extproc.formats.advice import denial_headers, told
+from extproc.formats.advice import denial_headers, facts, told
 from extproc.formats.base import Reply
 
 _TYPE = "type.googleapis.com/google.rpc."
@@ -53,7 +53,7 @@ def render_denial(denial: Denial, _provider: str = "") -> Reply:
             "@type": _TYPE + "ErrorInfo",
             "reason": denial.reason.upper(),
             "domain": _DOMAIN,
-            "metadata": {"decisionId": denial.decision_id},
+            "metadata": _metadata(denial),
         }
     ]
     if denial.limit is not None:
@@ -68,6 +68,17 @@ def render_denial(denial: Denial, _provider: str = "") -> Reply:
         "details": details,
     }
     return Reply(status=denial.status, headers=headers, body=json.dumps({"error": error}).encode())
+
+
+def _metadata(denial: Denial) -> dict[str, str]:
+    """Names in camel case and texts: nothing else may be there."""
+    told = {name: str(value) for name, value in facts(denial).items() if name != "reason"}
+    return {_camel_case(name): value for name, value in told.items()}
+
+
+def _camel_case(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.title() for part in rest)
 
 
 def _violation(limit: LimitState) -> dict[str, object]:

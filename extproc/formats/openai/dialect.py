@@ -12,7 +12,16 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from extproc.decision import Denial, LimitState, Reason, Unit
-from extproc.formats.advice import denial_headers, duration, remaining, tightest, told, waiting_helps
+from extproc.formats.advice import (
+    denial_headers,
+    duration,
+    facts,
+    remaining,
+    request_id,
+    tightest,
+    told,
+    waiting_helps,
+)
 from extproc.formats.base import JSON, Call, OutputCeiling, Reply
 
 # The dialect has one name for tokens, whichever way they flow.
@@ -65,20 +74,19 @@ class OpenAIFormat:
         """An OpenAI error, as `provider` writes it."""
         return render_denial(denial, provider)
 
-    def limit_headers(self, limits: tuple[LimitState, ...], now_s: float) -> Mapping[str, str]:
-        """`x-ratelimit-*`."""
-        return limit_headers(limits, now_s)
+    def limit_headers(
+        self, limits: tuple[LimitState, ...], _now_s: float, provider: str = ""
+    ) -> Mapping[str, str]:
+        """`x-ratelimit-*` of the tightest limit of requests and of tokens; resets are durations."""
+        return _limit_headers(limits, provider)
 
 
 def render_denial(denial: Denial, provider: str = "") -> Reply:
     """The reply from which OpenAI's SDKs raise the exception of `denial.status`."""
-    headers = denial_headers(denial)
+    headers = denial_headers(denial) | request_id("x-request-id", denial)
     if denial.status == _TOO_MANY_REQUESTS and denial.limit is not None:
-        headers |= _limit_headers((denial.limit,), _RESETS.get(provider, duration))
-    error = _error(denial)
-    if "retry-after" in headers:
-        error["retry_after"] = int(headers["retry-after"])
-    body = _BODIES.get(provider, _openai_body)(denial, error)
+        headers |= _limit_headers((denial.limit,), provider)
+    body = _BODIES.get(provider, _openai_body)(denial, _error(denial))
     return Reply(status=denial.status, headers=headers, body=json.dumps(body).encode())
 
 
@@ -92,8 +100,7 @@ def _error(denial: Denial) -> dict[str, object]:
         "type": error_type,
         "param": None,
         "code": code,
-        "reason": str(denial.reason),
-        "decision_id": denial.decision_id,
+        **facts(denial),
     }
 
 
@@ -128,12 +135,8 @@ _BODIES: Mapping[str, Callable[[Denial, dict[str, object]], dict[str, object]]] 
 )
 
 
-def limit_headers(limits: tuple[LimitState, ...], _now_s: float) -> Mapping[str, str]:
-    """`x-ratelimit-*` of the tightest limit of requests and of tokens; resets are durations."""
-    return _limit_headers(limits, duration)
-
-
-def _limit_headers(limits: tuple[LimitState, ...], reset: Callable[[int], str]) -> dict[str, str]:
+def _limit_headers(limits: tuple[LimitState, ...], provider: str) -> dict[str, str]:
+    reset = _RESETS.get(provider, duration)
     headers: dict[str, str] = {}
     for name, limit in tightest(limits, _HEADER_NAMES).items():
         headers[f"x-ratelimit-limit-{name}"] = str(limit.limit)
