@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -18,14 +18,12 @@ from cel_expr_python import cel
 from cel_expr_python.ext import ext_optional, ext_strings
 from google.protobuf import any_pb2, descriptor_pool
 
-from extproc.formats.providers import NAMES
 from extproc.pb.ai_policy.v1 import checked_expr_pb2, facts_pb2
-from extproc.policy import literals, needs
+from extproc.policy import complaints, literals, needs
 from extproc.policy.needs import Need
 
 # As cel-cpp writes them; the text between is the compiler's own message.
 _COMPILER_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
-_NO_SUCH_FIELD: Final = re.compile(r"undefined field '[^']*' not found in struct '([^']*)'")
 _NEEDS_PRICE: Final = "this fails for a model without a known price; test for it with has(cost.estimated_usd)"
 _STATUS_WORD: Final = re.compile(r"[A-Z_]+(?=:)")
 
@@ -96,8 +94,10 @@ def activate(facts: facts_pb2.Facts) -> Any:
     return _environment().Activation({name: getattr(facts, name) for name in literals.VARIABLES})
 
 
-def compile_expression(text: str, result: Result, providers: Collection[str] = NAMES) -> Expression:
-    """Check and compile `text`; `providers` are the names that a provider may have.
+def compile_expression(
+    text: str, result: Result, known: Mapping[str, tuple[str, ...]] = literals.KNOWN
+) -> Expression:
+    """Check and compile `text`; `known` is what facts may be of which every value is known.
 
     Raises `ExpressionInvalid` with everything wrong in it.
     """
@@ -107,13 +107,15 @@ def compile_expression(text: str, result: Result, providers: Collection[str] = N
         raise ExpressionInvalid(_compiler_faults(text, str(error))) from None
     found = program.return_type().name()
     if found != result:
-        message = f"this expression is {found.lower()}; it must be {result.lower()}"
+        message = (
+            f"this expression is {found.lower()}; it must be {result.lower()}{_conversion(found, result)}"
+        )
         raise ExpressionInvalid((Fault(0, message),))
     checked = _checked(program)
     positions = checked.source_info.positions
     faults = [
         Fault(positions[impossible.node_id], impossible.message)
-        for impossible in literals.check(checked.expr, providers)
+        for impossible in literals.check(checked.expr, known)
     ]
     faults += [
         Fault(positions[pattern.node_id], "this is not a regular expression in RE2's syntax")
@@ -160,6 +162,19 @@ def _is_pattern(text: str) -> bool:
     return name != "ERROR"
 
 
+def tree(expression: Expression) -> Any:
+    """The `CheckedExpr` of an expression, with the position of each node; made anew by each call."""
+    return _checked(expression.program)
+
+
+def _conversion(found: str, result: Result) -> str:
+    if result is Result.STRING and found in {"INT", "UINT", "DOUBLE", "BOOL"}:
+        return "; string(...) makes it one"
+    if result is Result.BOOL and found in {"INT", "DOUBLE", "STRING", "LIST", "MAP"}:
+        return ', such as identity.team == "a"'
+    return ""
+
+
 def _needs_header(name: str) -> str:
     written = json.dumps(name) if name else "NAME"
     return (
@@ -172,23 +187,16 @@ def _compiler_faults(text: str, output: str) -> tuple[Fault, ...]:
     starts = [0]
     for line in text.split("\n"):
         starts.append(starts[-1] + len(line) + 1)
-    faults = tuple(
-        Fault(starts[int(line) - 1] + int(column) - 1, _helpful(message))
+    found = [
+        (starts[int(line) - 1] + int(column) - 1, message)
         for line, column, message in _COMPILER_ERROR.findall(output)
+    ]
+    # After a syntax error the parser guesses; what it says then is about its guess.
+    if found and found[0][1].startswith("Syntax error"):
+        found = found[:1]
+    return tuple(Fault(offset, complaints.plain(text, offset, message)) for offset, message in found) or (
+        Fault(0, complaints.plain(text, 0, output.partition("\n")[0])),
     )
-    return faults or (Fault(0, output.partition("\n")[0]),)
-
-
-def _helpful(message: str) -> str:
-    """The compiler's message with what would be accepted."""
-    message = message.removesuffix(" [INVALID_ARGUMENT]").removesuffix(" (in container '')")
-    missing = _NO_SUCH_FIELD.search(message)
-    if missing:
-        fields = descriptor_pool.Default().FindMessageTypeByName(missing[1]).fields_by_name
-        return f"{message}; its fields are {', '.join(fields)}"
-    if message.startswith("undeclared reference"):
-        return f"{message}; the variables are {', '.join(literals.VARIABLES)}"
-    return message
 
 
 def _status_word(text: str) -> str:

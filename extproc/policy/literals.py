@@ -5,7 +5,7 @@ Floor 1, pure: walks `Expr` trees. The tables say what the facts can hold.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.pb.ai_policy.v1.checked_expr_pb2 import Expr
 from extproc.policy.facts import CREDENTIAL_HEADERS
 from extproc.policy.nodes import Literal, children, fact_of, is_identifier, kind_of, literal_of, walk
+from extproc.policy.suggest import did_you_mean
 
 VARIABLES = tuple(facts_pb2.Facts.DESCRIPTOR.fields_by_name)
 
@@ -30,20 +31,35 @@ ENUMERATED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "request.operation": OPERATIONS,
         "request.modalities": MODALITIES,
         "request.method": METHODS,
+        "target.cluster": (),
     }
 )
-# A folder adds to the names that are known without it.
 _PROVIDER_FACTS = ("request.provider", "target.provider")
+_KEY_FACT = "identity.key"
 LOWER_CASE = frozenset({"request.model", "request.models", "target.model"})
 
 _EQUALITY = frozenset({"_==_", "_!=_"})
-_PARTS_OF_STRINGS = frozenset({"startsWith", "endsWith", "contains"})
+_PARTS_OF_STRINGS: Mapping[str, Callable[[str, str], bool]] = MappingProxyType(
+    {"startsWith": str.startswith, "endsWith": str.endswith, "contains": str.__contains__}
+)
 _INDEX = frozenset({"_[_]", "_[?_]"})
 _OPTIONAL = frozenset({"_[?_]", "_?._"})
 _HEADERS = "request.headers"
 # Null where no price is known.
 _ESTIMATE = "cost.estimated_usd"
 _NO_EQUALITY = f"{_ESTIMATE} is an estimate; compare it with <, <=, > or >=, or with null"
+
+
+def known_values(
+    providers: Iterable[str] = NAMES, keys: Iterable[str] | None = None
+) -> Mapping[str, tuple[str, ...]]:
+    """The facts of which every value is known, given a folder's providers and the names of its ApiKeys."""
+    known = {**ENUMERATED, **dict.fromkeys(_PROVIDER_FACTS, tuple(sorted(providers)))}
+    return MappingProxyType(known if keys is None else {**known, _KEY_FACT: tuple(sorted(keys))})
+
+
+# Without any folder.
+KNOWN = known_values()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +101,14 @@ def patterns(root: Expr) -> Iterator[Literal]:
                 yield literal
 
 
-def check(root: Expr, providers: Collection[str] = NAMES) -> Iterator[Impossible]:
-    """The literals that make a comparison constant; `providers` are the names a folder knows."""
-    known = {**ENUMERATED, **dict.fromkeys(_PROVIDER_FACTS, tuple(sorted(providers)))}
+def check(root: Expr, known: Mapping[str, tuple[str, ...]] = KNOWN) -> Iterator[Impossible]:
+    """The literals that make a comparison constant; `known` is what facts may be, see `known_values`."""
     for node in walk(root):
-        for path, literal in _comparisons(node):
+        for path, literal in comparisons(node):
             message = _objection(path, literal.text, known)
             if message:
                 yield Impossible(literal.node_id, message)
-        yield from _impossible_parts(node)
+        yield from _impossible_parts(node, known)
         if _compares_estimate(node, null=False):
             yield Impossible(node.id, _NO_EQUALITY)
 
@@ -178,8 +193,8 @@ def _spelling(node: Expr) -> bytes:
     return copy.SerializeToString(deterministic=True)
 
 
-def _comparisons(node: Expr) -> Iterator[tuple[str, Literal]]:
-    """Each (fact, literal) that this node compares for equality or membership."""
+def comparisons(node: Expr) -> Iterator[tuple[str, Literal]]:
+    """Each (fact, literal) that this node itself compares for equality or membership."""
     if kind_of(node) == "select_expr":
         if fact_of(node.select_expr.operand) == _HEADERS:
             yield _HEADERS, Literal(node.id, node.select_expr.field)
@@ -205,19 +220,26 @@ def _paired(fact: Expr, values: Iterable[Expr]) -> Iterator[tuple[str, Literal]]
             yield path, literal
 
 
-def _impossible_parts(node: Expr) -> Iterator[Impossible]:
+def _impossible_parts(node: Expr, known: Mapping[str, tuple[str, ...]]) -> Iterator[Impossible]:
+    """Beginnings, ends and middles that no value of the fact has."""
     call = node.call_expr
     if kind_of(node) != "call_expr" or call.function not in _PARTS_OF_STRINGS or not call.HasField("target"):
         return
     path, literal = fact_of(call.target), literal_of(call.args[0])
-    if path in LOWER_CASE and literal and literal.text != literal.text.lower():
+    if not literal:
+        return
+    if path in LOWER_CASE and literal.text != literal.text.lower():
         yield Impossible(literal.node_id, _lower_case(path, literal.text))
+    has_part = _PARTS_OF_STRINGS[call.function]
+    if path in known and not any(has_part(value, literal.text) for value in ("", *known[path])):
+        yield Impossible(literal.node_id, f"no value of {path} has this part; {_values(path, known[path])}")
 
 
 def _objection(path: str, text: str, known: Mapping[str, tuple[str, ...]]) -> str:
     """Why the fact can never hold this text, or an empty string."""
     if text and text not in known.get(path, (text,)):
-        return f"{path} is never {text!r}; it is one of {', '.join(known[path])}"
+        meant = did_you_mean(text, known[path])
+        return f"{path} is never {text!r}; {_values(path, known[path])}{meant}"
     if path in LOWER_CASE and text != text.lower():
         return _lower_case(path, text)
     if path == _HEADERS and text != text.lower():
@@ -225,6 +247,12 @@ def _objection(path: str, text: str, known: Mapping[str, tuple[str, ...]]) -> st
     if path == _HEADERS and text in CREDENTIAL_HEADERS:
         return f"the header {text!r} may hold a credential and is not among the facts; use identity"
     return ""
+
+
+def _values(path: str, values: tuple[str, ...]) -> str:
+    if path == _KEY_FACT:
+        return "it is the name of an ApiKey in this folder"
+    return f"it is one of {', '.join(values)}" if values else "it is always empty, as nothing routes"
 
 
 def _lower_case(path: str, text: str) -> str:

@@ -17,7 +17,7 @@ from extproc.decision import Mode, PolicyRef
 from extproc.errors import PolicyFolderInvalid, Problem
 from extproc.formats import providers
 from extproc.measure.overrides import Overrides
-from extproc.policy import documents, lints, schema
+from extproc.policy import documents, lints, literals, schema
 from extproc.policy.cel import Expression
 from extproc.policy.documents import Document
 from extproc.policy.findings import Roll
@@ -154,10 +154,10 @@ def load(folder: Path) -> PolicySet:
         found, wrong = documents.read(name, content)
         written += found
         problems += wrong
-    names = _provider_names(written)
+    known = _known_values(written)
     objects: list[PolicyObject[Spec]] = []
     for document in written:
-        loaded, wrong = schema.read(document, names)
+        loaded, wrong = schema.read(document, known)
         problems += wrong
         if loaded is not None:
             objects.append(loaded)
@@ -215,16 +215,21 @@ def _read(folder: Path) -> tuple[dict[str, bytes], list[Problem]]:
     return contents, problems
 
 
-def _provider_names(written: Iterable[Document]) -> frozenset[str]:
-    """What a provider may be called: expressions are checked against it before any object is whole."""
-    specs = (
-        document.value.get("spec")
-        for document in written
-        if isinstance(document.value, dict) and document.value.get("kind") == Provider.__name__
+def _known_values(written: Iterable[Document]) -> Mapping[str, tuple[str, ...]]:
+    """What facts may be in this folder: expressions are checked against it before any object is whole."""
+    names = _texts(written, Provider.__name__, "spec", "provider")
+    keys = _texts(written, ApiKey.__name__, "metadata", "name")
+    return literals.known_values(providers.NAMES.union(names), keys)
+
+
+def _texts(written: Iterable[Document], kind: str, block: str, field: str) -> frozenset[str]:
+    """What every document of a kind says in a field, where it is a text."""
+    of_kind = (
+        each.value for each in written if isinstance(each.value, dict) and each.value.get("kind") == kind
     )
-    return providers.NAMES.union(
-        name for spec in specs if isinstance(spec, dict) and isinstance(name := spec.get("provider"), str)
-    )
+    blocks = (value.get(block) for value in of_kind)
+    texts = (each.get(field) for each in blocks if isinstance(each, dict))
+    return frozenset(text for text in texts if isinstance(text, str))
 
 
 def _unreadable(error: OSError) -> str:

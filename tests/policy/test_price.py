@@ -186,7 +186,7 @@ def test_a_folder_without_prices_has_none(load: Load) -> None:
         ("models: [m]\nfrom: 2026-W01-1\ndiscountPercent: 1", "a day is wanted", (7, 9)),
         ('models: [m]\nfrom: "2026-01-01T00:00:00Z"\ndiscountPercent: 1', "a day is wanted", (7, 9)),
         ("models: [m]\nfrom: 20260101\ndiscountPercent: 1", "a day is wanted", (7, 9)),
-        ("models: [m]\nfrom:\ndiscountPercent: 1", "a day is wanted", (7, 8)),
+        ("models: [m]\nfrom:\ndiscountPercent: 1", "from has no value", (7, 8)),
         ("models: [m]\nmode: shadow\ndiscountPercent: 1", "no field 'mode'", (7, 3)),
     ],
 )

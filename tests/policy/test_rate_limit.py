@@ -59,7 +59,7 @@ def test_a_limit_means_a_window(load: Load, spec: str, unit: Unit, window: objec
         ("limit: {tokens: 5, per: 1m, burst: 2.5}", "a whole number"),
         ("limit: {tokens: 5, per: 1m, burst: true}", "a whole number"),
         ("{limit: {tokens: 5, per: 1m, burst: 9}, algorithm: slidingWindow}", "burst goes with"),
-        ("{limit: {tokens: 5, per: 1m}, algorithm: leakyBucket}", "'tokenBucket' or 'slidingWindow'"),
+        ("{limit: {tokens: 5, per: 1m}, algorithm: leakyBucket}", "tokenBucket or slidingWindow"),
         ("{limit: {tokens: 5, per: 1m}, period: day}", "no field 'period'"),
     ],
 )

@@ -230,7 +230,7 @@ def test_what_cannot_be_told_to_ask_for_less_is_denied_by_the_cap_that_would(loa
     [
         ("onExceed: deny", "inputTokens or outputTokens must be given"),
         ("inputTokens: 5\nonExceed: clamp", "onExceed: clamp lowers the output, and needs outputTokens"),
-        ("inputTokens: 0", "greater than or equal to 1"),
+        ("inputTokens: 0", "at least 1"),
         ("outputTokens: 5\nonExceed: redact", "deny"),
         ("tokens: 5", "there is no field 'tokens' here"),
         (

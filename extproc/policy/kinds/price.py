@@ -15,11 +15,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
 
-from extproc.formats.providers import NAMES
 from extproc.measure.overrides import ALWAYS_NS, Override, Overrides
 from extproc.measure.tariff import INPUT, OUTPUT, Tariff
+from extproc.policy.literals import KNOWN
 from extproc.policy.money import decimal
 from extproc.policy.objects import Block, PolicyObject, Spec, rejected
+from extproc.policy.suggest import did_you_mean
 
 # A dollar a token is far above any price.
 _MOST: Final = Decimal(1_000_000)
@@ -90,9 +91,10 @@ def _some(models: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _known(name: str | None, info: ValidationInfo) -> str | None:
-    known = (info.context or {}).get("providers", NAMES)
+    known = (info.context or {}).get("known", KNOWN)["request.provider"]
     if name is not None and name not in known:
-        raise rejected(f"no provider has this name; the providers are {', '.join(sorted(known))}")
+        meant = did_you_mean(name, known)
+        raise rejected(f"no provider has this name; the providers are {', '.join(known)}{meant}")
     return name
 
 
