@@ -38,6 +38,7 @@ class AdminServer:
 
     def __init__(self, settings: Settings, routes: Sequence[BaseRoute], *, is_guarded: bool = True) -> None:
         self._settings = settings
+        self.routes = tuple(routes)
         app = Starlette(routes=routes)
         if is_guarded:
             app.add_middleware(BaseHTTPMiddleware, dispatch=self._guard)
@@ -153,21 +154,49 @@ class Admin(AdminServer):
         )
 
 
+class Probes(AdminServer):
+    """What `admin` says to everybody, on a listener that says nothing else."""
+
+    def __init__(self, settings: Settings, admin: AdminServer) -> None:
+        open_routes = [each for each in admin.routes if isinstance(each, Route) and each.path in OPEN_PATHS]
+        super().__init__(settings, open_routes, is_guarded=False)
+
+
 def listen(settings: Settings) -> socket.socket:
     """Bind the admin port. Raises `SettingsInvalid` naming it if it is taken."""
-    family = socket.AF_INET6 if ":" in settings.admin_host else socket.AF_INET
+    return _bound(
+        settings.admin_host,
+        settings.admin_port,
+        "--admin-host and --admin-port (EXTPROC_ADMIN_HOST, EXTPROC_ADMIN_PORT) move it",
+    )
+
+
+def listen_for_probes(settings: Settings) -> socket.socket | None:
+    """Bind the port of probes and metrics, on every address; None where there is none of its own.
+
+    Raises `SettingsInvalid` naming it if it is taken.
+    """
+    if settings.metrics_port is None:
+        return None
+    host = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104  others are to reach it
+    return _bound(host, settings.metrics_port, "--metrics-port (EXTPROC_METRICS_PORT) moves it")
+
+
+def _bound(host: str, port: int, remedy: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # asyncio sets this only on sockets that it made itself; without it an answer in two writes waits
     # for the peer's delayed acknowledgement, 40 ms. Accepted connections inherit it.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if host == "::":
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:
-        listener.bind((settings.admin_host, settings.admin_port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         raise SettingsInvalid(
-            f"cannot listen for HTTP on {settings.admin_host}:{settings.admin_port} ({error.strerror}); "
-            "--admin-host and --admin-port (EXTPROC_ADMIN_HOST, EXTPROC_ADMIN_PORT) move it"
+            f"cannot listen for HTTP on {host}:{port} ({error.strerror}); {remedy}"
         ) from error
     listener.listen()
     return listener

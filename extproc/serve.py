@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from extproc import admin, leases, pauses
-from extproc.admin import Admin
+from extproc.admin import Admin, AdminServer, Probes
 from extproc.budgets import Budgets
 from extproc.edge import Edge
 from extproc.errors import VocabularyMissing
@@ -69,11 +69,17 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
         SessionSettings(native_usage=settings.native_usage, prices=Prices.bundled()),
     )
     listener = admin.listen(settings) if place is None else admin.listen_for_supervisor(place.admin_socket)
+    probes = admin.listen_for_probes(settings)
     server = Server(processor, settings)
     address = await server.start()
     admin_app = _admin(settings, folder, edge, keeping, notices, is_guarded=place is None)
     followers = _followers(folder, edge, learned, notices)
-    listening = _beside(admin_app.serve(listener), "the admin port is no longer served", notices)
+    listening = [_beside(admin_app.serve(listener), "the admin port is no longer served", notices)]
+    servers: list[AdminServer] = [admin_app]
+    if probes is not None:
+        servers.append(Probes(settings, admin_app))
+        loss = "probes and metrics have no port of their own any more"
+        listening.append(_beside(servers[-1].serve(probes), loss, notices))
     log.info(
         "serving",
         extra={
@@ -89,10 +95,11 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     await server.stop()
     while edge.background:
         await asyncio.wait(edge.background)
-    admin_app.stop()
+    for each in servers:
+        each.stop()
     for follower in followers:
         follower.cancel()
-    await asyncio.gather(listening, *followers, return_exceptions=True)
+    await asyncio.gather(*listening, *followers, return_exceptions=True)
     if learned is not None:
         await learned.save()
     if place is not None:

@@ -39,6 +39,7 @@ class Settings:
     grpc: str = "127.0.0.1:50051"  # HOST:PORT or unix:PATH
     admin_host: str = "127.0.0.1"
     admin_port: int = 8080
+    metrics_port: int | None = None  # of probes and metrics alone, on every address; None: the admin port's
     admin_token: str = field(default="", repr=False)
     native_usage: bool = False
     deadline_s: float = 5.0  # for one verdict; below Envoy's message_timeout (10 s in envoy/)
@@ -82,10 +83,10 @@ class Settings:
             )
 
     def _check_numbers(self) -> None:
-        if not 0 <= self.admin_port < PORTS:
-            raise SettingsInvalid(
-                f"--admin-port (EXTPROC_ADMIN_PORT) is {self.admin_port}; set 0 to {PORTS - 1}"
-            )
+        for name, port in (("admin", self.admin_port), ("metrics", self.metrics_port)):
+            if port is not None and not 0 <= port < PORTS:
+                variable = f"EXTPROC_{name.upper()}_PORT"
+                raise SettingsInvalid(f"--{name}-port ({variable}) is {port}; set 0 to {PORTS - 1}")
         if not 0 < self.deadline_s < math.inf:
             raise SettingsInvalid(
                 f"--deadline-s (EXTPROC_DEADLINE_S) is {self.deadline_s:g}; set seconds above 0"
@@ -133,6 +134,7 @@ class Settings:
             instance=self.instance and f"{self.instance}/worker-{number}",
             # Only the supervisor reaches its admin, by a socket file.
             admin_host="127.0.0.1",
+            metrics_port=None,
             ledger=self.ledger_url,
             state=None if self.state is None else self.state / f"worker-{number}",
             workers=1,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from extproc import admin
-from extproc.admin import Admin
+from extproc.admin import Admin, AdminServer, Probes
 from extproc.errors import SettingsInvalid
 from extproc.reload import PolicyFolder
 from extproc.settings import Settings
@@ -91,14 +91,19 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     path.mkdir()
     (path / "all.yaml").write_text(POLICIES)
     folder, metrics = PolicyFolder(path), Metrics(version="0")
-    running: list[tuple[Admin, asyncio.Task[None]]] = []
+    running: list[tuple[AdminServer, asyncio.Task[None]]] = []
 
     async def start_one(**changes: Any) -> Running:
         settings = Settings(policies=path, admin_port=0, **changes)
         listener = admin.listen(settings)
         server = Admin(settings, folder, metrics, lambda: [NOTICE])
         running.append((server, asyncio.ensure_future(server.serve(listener))))
-        return Running(port=listener.getsockname()[1], folder=folder, metrics=metrics, path=path)
+        probes = admin.listen_for_probes(settings)
+        if probes is not None:
+            only_open = Probes(settings, server)
+            running.append((only_open, asyncio.ensure_future(only_open.serve(probes))))
+        port = (probes or listener).getsockname()[1]
+        return Running(port=port, folder=folder, metrics=metrics, path=path)
 
     yield start_one
     for server, serving in running:
@@ -117,7 +122,22 @@ async def public(start: Start) -> Running:
     return await start(admin_host="0.0.0.0", admin_token=TOKEN)
 
 
+@pytest.fixture
+async def probes(start: Start) -> Running:
+    """The listener of probes and metrics alone."""
+    return await start(metrics_port=0, admin_token=TOKEN)
+
+
 # --- what it says
+
+
+async def test_a_port_of_their_own_has_probes_and_metrics_for_everybody_and_nothing_else(
+    probes: Running,
+) -> None:
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert (await probes.ask(path, host="10.1.2.3:9102")).status == 200
+    for path in ("/policies", "/counters", "/decisions", "/usage", "/"):
+        assert (await probes.ask(path, authorization=f"Bearer {TOKEN}")).status == 404
 
 
 async def test_the_probes_answer(local: Running) -> None:

@@ -414,6 +414,7 @@ def test_serve_on_a_grpc_port_in_use_says_which(good: Path) -> None:
 
 
 UNUSABLE: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "a metrics port that is none": (["--metrics-port", "-1"], ("--metrics-port", "EXTPROC_METRICS_PORT")),
     "an admin port that is none": (["--admin-port", "70000"], ("--admin-port", "EXTPROC_ADMIN_PORT")),
     "an address that is none": (["--grpc", "nowhere"], ("--grpc", "EXTPROC_GRPC")),
     "a socket in a folder that cannot be": (["--grpc", "unix:/proc/nowhere/a.sock"], ("/proc/nowhere",)),
@@ -517,8 +518,14 @@ def test_serve_without_vocabularies_says_so_and_marks_what_it_estimates(good: Pa
 
 
 def test_serve_logs_json_alone_and_no_secret_and_ends_cleanly_when_told(good: Path, tmp_path: Path) -> None:
-    with serving(good, tmp_path, EXTPROC_ADMIN_TOKEN=TOKEN) as (process, grpc_port, admin_port):
+    (probes,) = free_ports(1)
+    with serving(good, tmp_path, EXTPROC_ADMIN_TOKEN=TOKEN, EXTPROC_METRICS_PORT=str(probes)) as (
+        process,
+        grpc_port,
+        admin_port,
+    ):
         ask(grpc_port)
+        assert child.get("127.0.0.1", probes, "/metrics")[0] == 200
         child.get("127.0.0.1", admin_port, "/policies?key=canary-in-a-query")
         process.process.send_signal(signal.SIGTERM)
         assert process.process.wait(30) == 0

@@ -39,6 +39,13 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
     admin_port: Annotated[
         int, typer.Option(envvar="EXTPROC_ADMIN_PORT", help="Port of the HTTP admin; 0 picks one.")
     ] = 8080,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            envvar="EXTPROC_METRICS_PORT",
+            help="Port of /healthz, /readyz and /metrics alone, on every address; default: none.",
+        ),
+    ] = None,
     usage: Annotated[
         Usage,
         typer.Option(
@@ -147,6 +154,7 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
             admin_host=admin_host,
             admin_port=admin_port,
             admin_token=admin_token,
+            metrics_port=metrics_port,
             native_usage=usage is Usage.NATIVE,
             deadline_s=deadline_s,
             drain_s=drain_s,

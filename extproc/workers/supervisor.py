@@ -59,7 +59,7 @@ class Supervisor:
         Raises `SettingsInvalid` or `PolicyFolderInvalid` before any worker is started.
         """
         policyset.load(self._settings.policies)
-        listener = admin.listen(self._settings)
+        listener, probes = admin.listen(self._settings), admin.listen_for_probes(self._settings)
         self._lifeline, held = os.pipe()
         try:
             with tempfile.TemporaryDirectory(prefix="extproc-") as folder:
@@ -68,6 +68,10 @@ class Supervisor:
                 server = WorkersAdmin(self._settings, self)
                 async with asyncio.TaskGroup() as group:
                     group.create_task(server.serve(listener))
+                    if probes is not None:
+                        self._beside(
+                            admin.Probes(self._settings, server).serve(probes), "no probes port any more"
+                        )
                     self._beside(self._look(), "workers are no longer compared")
                     await self._run_workers(group)
                     server.stop()
