@@ -6,7 +6,7 @@ Pure: reads its own templates, writes nothing. What the lines mean stands beside
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from extproc.envoy_config.replies import (
     LOCAL_REPLIES,
     NO_UPGRADE_BODY,
     NOT_AI_BODY,
+    OURS,
     QUESTIONS_BODY,
     TWO_READINGS_BODY,
+    mappers,
 )
 from extproc.envoy_config.routes import AI_ROUTES, ESCAPED_ARN, TWO_READINGS, AIRoute
 from extproc.envoy_config.settings import (
@@ -39,6 +41,8 @@ TEMPLATES = jinja2.Environment(
     undefined=jinja2.StrictUndefined,
     autoescape=False,  # noqa: S701 - YAML, not HTML; every free text goes through `tojson`
 )
+# Jinja's own is for HTML, and writes && as a row of escapes.
+TEMPLATES.filters["tojson"] = json.dumps
 
 # cluster -> the header that carries its key, and what stands before the key.
 KEY_HEADERS = {
@@ -117,10 +121,7 @@ def render_bootstrap(settings: EnvoySettings) -> str:
         demo_secrets=[provider.cluster for provider in providers if not provider.real],
         demo_key=settings.demo_provider_key,
         removed_headers=REMOVED_HEADERS,
-        local_replies=[asdict(reply) for reply in LOCAL_REPLIES],
-        no_upgrade_body=NO_UPGRADE_BODY,
         not_ai_body=NOT_AI_BODY,
-        questions_body=QUESTIONS_BODY,
         two_readings_body=TWO_READINGS_BODY,
     )
 
@@ -147,8 +148,6 @@ def render_filter(settings: FilterSettings) -> str:
         "filter.yaml.j2",
         **_policy_words(settings),
         provider_cluster=settings.provider_cluster,
-        no_upgrade_body=NO_UPGRADE_BODY,
-        questions_body=QUESTIONS_BODY,
     )
 
 
@@ -196,6 +195,10 @@ def _policy_words(settings: EnvoySettings | FilterSettings) -> dict[str, Any]:
         "policy_cluster_type": "STRICT_DNS" if names else "STATIC",
         "body_limit_bytes": settings.body_limit_bytes,
         "usage": settings.usage,
+        "ours": OURS,
+        "local_replies": [{"why": reply.why, "mappers": list(mappers(reply))} for reply in LOCAL_REPLIES],
+        "no_upgrade_body": NO_UPGRADE_BODY,
+        "questions_body": QUESTIONS_BODY,
     }
 
 

@@ -40,6 +40,7 @@ def render_portable_bootstrap(settings: EnvoySettings, snippet: str) -> str:
         "stat_prefix": "gateway",
         "upgrade_configs": UPGRADES,
         "access_log": [_access_log(settings.access_log_path)],
+        "local_reply_config": parts["local_reply_config"],
         "http_filters": [*parts["http_filters"], ROUTER],
         "route_config": {
             "virtual_hosts": [
