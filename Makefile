@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 up: $(READY) vocab
 	@exec $(BIN)/python -m demo.up
 
+# One process a core; a few are enough, since most of them start servers of their own.
 test: $(READY) vocab
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -119,6 +120,11 @@ class Stack:
     def demo_port(self) -> int:
         """Where the provider listens."""
         return self._demo_port
+
+    @property
+    def has_sidecar(self) -> bool:
+        """Whether the sidecar was not killed, or was started again."""
+        return self._sidecar is not None
 
     def signal_sidecar(self, number: signal.Signals) -> None:
         """Send this signal to the sidecar, and do not wait."""
@@ -266,3 +272,12 @@ class Stack:
             if process is not None:
                 process.stop(grace_s=5)
         self._gateway = self._sidecar = self._provider = None
+
+
+def check_often(bootstrap: str) -> str:
+    """An `edit` for tests whose sidecar dies or freezes: Envoy asks after it four times as often."""
+    changed, count = re.subn(
+        r"^( +(?:no_traffic_)?interval): 2s$", r"\1: 0.5s", bootstrap, flags=re.MULTILINE
+    )
+    assert count == 2
+    return changed

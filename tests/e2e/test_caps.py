@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e import policies
 from tests.e2e.ledgers import TOKEN, Written, change, counter
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, check_often
 from tests.e2e.test_requests import wait_until
 
 RUNS, ASKED, ADMITTED = 10, 200, 50
@@ -62,7 +62,14 @@ def capped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     usage, version, audit = request.param.split("-")
     place = tmp_path_factory.mktemp(request.param)
     environment = {"EXTPROC_STATE": str(place / "state"), "EXTPROC_ADMIN_TOKEN": TOKEN}
-    with Stack(place, envoy=version, usage=usage, policies=folder(audit), environment=environment) as stack:
+    with Stack(
+        place,
+        envoy=version,
+        usage=usage,
+        policies=folder(audit),
+        environment=environment,
+        edit=check_often,
+    ) as stack:
         yield stack
 
 

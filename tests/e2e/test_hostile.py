@@ -13,7 +13,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,13 +23,13 @@ from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.server import SERVICE
 from tests.e2e import policies
 from tests.e2e.callers import Caller, call, only, settlements
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, check_often
 from tests.e2e.test_requests import HELLO, OPENAI, wait_until
 
 PATH = "/v1/chat/completions"
 DENIED = "o1-pro"
 DECISION_ID = "x-ai-policy-decision-id"
-PATIENCE_S = 4  # Envoy's with a sidecar that a test may break; ten in what we render
+PATIENCE_S = 2  # Envoy's with a sidecar that a test may break; ten in what we render
 NOBODY = 0  # the connection was closed without an answer
 
 # Our own Envoy normalises paths; the one that was already there does not.
@@ -593,14 +592,18 @@ def test_three_hundred_connections_at_once_are_all_answered_and_settled(caller: 
 # --- the sidecar itself
 
 
-@pytest.fixture
-def own_stack(tmp_path: Path) -> Iterator[Stack]:
-    """A stack that the test may break."""
+def be_impatient(bootstrap: str) -> str:
+    return check_often(bootstrap).replace("message_timeout: 10s", f"message_timeout: {PATIENCE_S}s")
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack whose sidecar tests may break, and bring back."""
     with Stack(
-        tmp_path,
+        tmp_path_factory.mktemp("own"),
         policies=policies.FILES,
-        environment={"EXTPROC_DEADLINE_S": "2"},
-        edit=lambda bootstrap: bootstrap.replace("message_timeout: 10s", f"message_timeout: {PATIENCE_S}s"),
+        environment={"EXTPROC_DEADLINE_S": "1"},
+        edit=be_impatient,
     ) as stack:
         yield stack
 

@@ -3,7 +3,6 @@
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -12,7 +11,7 @@ import pytest
 
 from tests.e2e import policies
 from tests.e2e.callers import Caller, call, settlements
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, check_often
 from tests.e2e.test_requests import HELLO, OPENAI, wait_until
 
 NO_MINI = """
@@ -23,17 +22,23 @@ spec: {effect: deny, match: 'request.model == "gpt-4o-mini"'}
 """
 
 
-@pytest.fixture(params=["native-1.40.0", "stream-1.38.3"])
-def own_stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
-    """A stack that the test may break."""
+@pytest.fixture(scope="module", params=["native-1.40.0", "stream-1.38.3"])
+def own_stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that tests may break; `breaker` mends it."""
     usage, _, version = request.param.partition("-")
-    with Stack(tmp_path, envoy=version, usage=usage, policies=policies.FILES) as stack:
+    place = tmp_path_factory.mktemp(request.param)
+    with Stack(place, envoy=version, usage=usage, policies=policies.FILES, edit=check_often) as stack:
         yield stack
 
 
 @pytest.fixture
-def breaker(own_stack: Stack) -> Caller:
-    return call(own_stack)
+def breaker(own_stack: Stack) -> Iterator[Caller]:
+    good = revision(own_stack)
+    yield call(own_stack)
+    if not own_stack.has_sidecar:
+        own_stack.start_sidecar()
+    (own_stack.policies / "zz.yaml").unlink(missing_ok=True)
+    wait_until(lambda: revision(own_stack) == good, "the policies of the start")
 
 
 def ask(client: Any) -> Any:

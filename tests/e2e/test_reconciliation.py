@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
 from tests.e2e import policies
 from tests.e2e.ledgers import TOKEN, Written, counter
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, check_often
 from tests.e2e.test_requests import HELLO, wait_until
 from tests.servers.redis import RedisServer
 
@@ -229,7 +229,9 @@ def month(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             redis = running.enter_context(RedisServer())
             # A busy machine.
             environment |= {"EXTPROC_STORE": redis.url, "EXTPROC_STORE_TIMEOUT_MS": "500"}
-        stack = Stack(place, envoy=version, usage=usage, policies=files, environment=environment)
+        stack = Stack(
+            place, envoy=version, usage=usage, policies=files, environment=environment, edit=check_often
+        )
         yield Month(running.enter_context(stack), is_shared=store == "redis")
 
 
