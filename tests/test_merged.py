@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.telemetry import merged
+from extproc.telemetry import Metrics, merged
 
 COUNTS = st.integers(0, 10**9)
 
@@ -96,6 +98,39 @@ def test_what_is_no_sum_ends_with_its_process() -> None:
 
     assert ("ai_policy_decisions_total", "effect=allow") in values(ended)
     assert not any(name in key[0] for key in values(ended) for name in ("active", "target_info"))
+
+
+def test_who_runs_something_else_says_so_and_those_who_agree_say_it_once() -> None:
+    name = "ai_policy_policy_revision_info"
+    said = [
+        f'# TYPE {name} gauge\n{name}{{revision="{revision}"}} 1.0\n' for revision in ("old", "new", "new")
+    ]
+
+    assert values(together(*(each.encode() for each in said))) == {
+        (name, "revision=old"): 1,
+        (name, "revision=new"): 1,
+    }
+
+
+def test_what_real_workers_say_together_loses_nothing() -> None:
+    """Every instrument there is, from two processes' worth of requests, through the merged text."""
+    workers = [Metrics(version="1", instance_id=f"host:worker-{number}") for number in range(2)]
+    for number, metrics in enumerate(workers, start=1):
+        for _ in range(number):
+            metrics.stage_duration.record(0.001, "reserve")
+            metrics.failures.add(1, error_type="internal")
+            metrics.streams_active.add(1)
+    seen = values(together(*(metrics.exposition() for metrics in workers)))
+    for metrics in workers:
+        metrics.close()
+
+    assert seen["ai_policy_stage_duration_seconds_count", "stage=reserve"] == 3
+    assert seen["ai_policy_stage_duration_seconds_bucket", "le=0.001", "stage=reserve"] == 3
+    assert seen["ai_policy_failures_total", "error_type=internal"] == 3
+    assert seen["ai_policy_streams_active", "worker=1"] == 2
+    assert [key for key in seen if key[0] == "ai_policy_build_info"] == [
+        ("ai_policy_build_info", f"python_version={platform.python_version()}", "version=1")
+    ]
 
 
 def test_nothing_said_is_nothing_to_say() -> None:

@@ -25,7 +25,7 @@ from extproc.decision import (
     Unit,
 )
 from extproc.model import AIRequest, Basis, Identity, RequestHead, TokenEstimate, Usage
-from extproc.telemetry import Metrics, logs, parent_of
+from extproc.telemetry import logs, parent_of
 from extproc.telemetry.attributes import MAX_LENGTH, decision_attributes, settlement_attributes
 from extproc.telemetry.logs import JSONFormatter
 from extproc.telemetry.tracing import DecisionSampler
@@ -213,71 +213,6 @@ def test_envoys_sampling_is_followed_and_the_clients_flag_is_not() -> None:
 
     assert sampled(sampler, parent_of(ENVOY, {}).context)
     assert not sampled(sampler, parent_of({}, CLIENT).context)
-
-
-# --- metrics
-
-
-def test_metrics_are_exposed_under_prometheus_names() -> None:
-    metrics = Metrics(version="0")
-    metrics.decided(denied())
-    metrics.decided(decision())
-    metrics.settled(decision(), settlement())
-
-    text = metrics.exposition().decode()
-    metrics.close()
-
-    assert (
-        'ai_policy_decisions_total{effect="deny",enforced_effect="deny",reason_code="rate_limited"} 1.0'
-        in text
-    )
-    assert 'ai_policy_denials_total{policy="RateLimit/team-tokens",reason_code="rate_limited"} 1.0' in text
-    assert 'ai_policy_tokens_total{basis="provider",kind="output",provider="openai"} 3.0' in text
-    assert "ai_policy_decision_duration_seconds_bucket" in text
-    # Never touched, and there all the same: an alert can be written on it.
-    assert "ai_policy_reload_failures_total 0.0" in text
-
-
-def test_cost_is_counted_by_provider_and_what_has_no_price_is_counted_apart() -> None:
-    metrics = Metrics(version="0")
-    for nano_usd in (1500, 0, 450):
-        metrics.settled(decision(), settlement(cost=Cost(nano_usd=nano_usd, revision="r")))
-    metrics.settled(decision(), settlement(basis=Basis.TOKENIZER))
-
-    text = metrics.exposition().decode()
-    metrics.close()
-
-    assert 'ai_policy_cost_nano_usd_total{basis="provider",provider="openai"} 1950.0' in text
-    assert 'ai_policy_unpriced_total{basis="tokenizer",provider="openai"} 1.0' in text
-
-
-def test_estimates_are_held_against_what_the_provider_reported() -> None:
-    metrics = Metrics(version="0")
-    remembered = AIRequest(api="openai_chat", provider="openai", operation="chat", has_state=True)
-
-    metrics.settled(decision(), settlement())
-    metrics.settled(decision(), settlement(basis=Basis.TOKENIZER))
-    metrics.settled(decision(request=remembered), settlement())
-    text = metrics.exposition().decode()
-    metrics.close()
-
-    labels = 'estimator="tiktoken:o200k_base"'
-    assert f'ai_policy_tokens_estimate_ratio_sum{{{labels},provider="openai"}} 1.0' in text.replace(
-        "_ratio_ratio", "_ratio"
-    )
-    assert 'le="1.0"' in text
-
-
-def test_no_metric_is_labelled_by_what_a_client_makes_up() -> None:
-    metrics = Metrics(version="0")
-    made_up = AIRequest(api="openai_chat", provider="openai", operation="chat", model="made-up-model")
-
-    metrics.decided(decision(request=made_up))
-    metrics.settled(decision(request=made_up), settlement(model="made-up-model"))
-    text = metrics.exposition().decode()
-    metrics.close()
-
-    assert "made-up-model" not in text
 
 
 # --- logs

@@ -82,7 +82,7 @@ class Prices:
     ) -> Decimal | None:
         """The same before it is rounded."""
         for name in priced_names(provider, requested, answered):
-            model = self._found(provider, name) if 0 < len(name) <= LONGEST_NAME else None
+            model = self._listed(provider, name)
             if model is not None:
                 tariff = self._tariff(model, at_ns)
                 least_ms = _LEAST_AUDIO_MS.get(provider, 0)
@@ -92,6 +92,14 @@ class Prices:
     def nothing(self) -> Cost:
         """The cost of what a provider did not do."""
         return Cost(0, self.revision)
+
+    def listed_name(self, provider: str, model: str) -> str | None:
+        """What the price list calls this model, one of its finitely many names; None: it is not there."""
+        listed = self._listed(provider, model)
+        return None if listed is None else listed.id
+
+    def _listed(self, provider: str, model: str) -> ModelInfo | None:
+        return self._found(provider, model) if 0 < len(model) <= LONGEST_NAME else None
 
     def _find(self, provider_name: str, model_name: str) -> ModelInfo | None:
         provider = self._by_id.get(_IDS.get(provider_name, provider_name))

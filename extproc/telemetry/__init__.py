@@ -7,8 +7,10 @@ never traffic. No prompt text and no credential passes here, because a `Decision
 from __future__ import annotations
 
 from extproc.telemetry import logs
+from extproc.telemetry.instruments import Figure
 from extproc.telemetry.logs import configure_logging
-from extproc.telemetry.metrics import Figure, Metrics
+from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.names import Names
 from extproc.telemetry.tracing import Parent, Tracing, parent_of
 
-__all__ = ["Figure", "Metrics", "Parent", "Tracing", "configure_logging", "logs", "parent_of"]
+__all__ = ["Figure", "Metrics", "Names", "Parent", "Tracing", "configure_logging", "logs", "parent_of"]

@@ -1,8 +1,9 @@
 """The metrics of several processes as one exposition.
 
 Floor 3. Counters and histograms are added up. A gauge belongs to one process and says so with a label
-`worker`; what describes the program (`*_info`) is said once. What a process had counted when it ended
-stays in the sums: Prometheus would take a sum that falls for a restart, and count all of it again.
+`worker`; what describes the program (`*_info`) is said once, and again by a process that says otherwise.
+What a process had counted when it ended stays in the sums: Prometheus would take a sum that falls for a
+restart, and count all of it again.
 """
 
 from __future__ import annotations
@@ -33,16 +34,10 @@ def counted(*sources: Families) -> Families:
 def merged(workers: Mapping[str, Families], ended: Families) -> Families:
     """One exposition of what the running `workers` say, by name, and of what earlier ones `counted`."""
     families: list[tuple[Metric, Mapping[str, str]]] = [(family, {}) for family in ended]
-    described: set[str] = set()
     for worker, source in workers.items():
         for family in source:
-            if family.type in _ADDED:
-                families.append((family, {}))
-            elif not family.name.endswith("_info"):
-                families.append((family, {"worker": worker}))
-            elif family.name not in described:
-                described.add(family.name)
-                families.append((family, {}))
+            is_shared = family.type in _ADDED or family.name.endswith("_info")
+            families.append((family, {} if is_shared else {"worker": worker}))
     return _sum(families)
 
 

@@ -1,93 +1,96 @@
-"""Counters and histograms, for Prometheus on the admin port.
+"""Counters and histograms of decisions and answers, for Prometheus and by OTLP.
 
-Floor 3. Attributes are bounded: policies, reasons and providers, never a caller, a model name that
-a client made up, or a decision.
+Floor 3. Attributes are bounded: policies, reasons, providers, and models that somebody priced or
+configured; never a caller, a model name that a client made up, or a decision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+import platform
+from functools import lru_cache
+from typing import Final
 
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
-from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
-from extproc.decision import Decision, Effect, Settlement
+from extproc.decision import Decision, Effect, PolicyRef, Reason, Settlement
 from extproc.model import Basis
+from extproc.telemetry import otlp
+from extproc.telemetry.inference import Inference
+from extproc.telemetry.instruments import Distribution, Figure, Labels, Level, Tally
+from extproc.telemetry.names import Named, Names
+from extproc.telemetry.readers import Points, PushingReader, ScrapedReader
 
-_HISTOGRAMS = {
-    "ai_policy.decision.duration": (
-        *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025),
-        *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
-    ),
-    # Tight about 1, where an estimate is right.
-    "ai_policy.tokens.estimate_ratio": (
-        *(0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0),
-        *(1.01, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0),
-    ),
-    # OpenTelemetry's boundaries.
-    "gen_ai.client.operation.duration": (
-        *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64),
-        *(1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
-    ),
-}
+# What our own decisions fail by, and what else can fail; an alert wants each at zero before its first time.
+_OURS: Final = (
+    Reason.POLICY_ERROR,
+    Reason.STORE_UNAVAILABLE,
+    Reason.AUDIT_UNAVAILABLE,
+    Reason.DEADLINE_EXCEEDED,
+)
+FAILURES: Final = (
+    *(reason.value for reason in _OURS),
+    "answer_not_held",
+    "internal",
+    "leases_not_renewed",
+    "settlement_failed",
+    "state_not_written",
+    "telemetry_failed",
+    "unsupported_protocol_config",
+)
+# What becomes of a request here, in its order.
+STAGES: Final = ("understand", "reserve", "record", "rewrite", "count_output", "settle")
 
-Labels = tuple[tuple[str, str], ...]
+_DECISION_S: Final = (
+    *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025),
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+)
+# Tight about 1, where an estimate is right.
+_RATIOS: Final = (
+    *(0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0),
+    *(1.01, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0),
+)
+# A last export; traces have theirs after it.
+_CLOSE_MS: Final = 3_000
 
-
-class Tally:
-    """A counter that requests only add to in a dictionary; the SDK reads it when it collects.
-
-    A synchronous SDK counter costs several microseconds an addition, eight of them a request.
-    """
-
-    def __init__(
-        self, meter: Meter, name: str, unit: str, description: str, *, starts_at_zero: bool = False
-    ) -> None:
-        self._counts: dict[Labels, int] = {(): 0} if starts_at_zero else {}
-        meter.create_observable_counter(name, [self._observe], unit, description)
-
-    def add(self, amount: int, **labels: str) -> None:
-        """Add; the same labels always come in the same order from one place."""
-        key = tuple(labels.items())
-        self._counts[key] = self._counts.get(key, 0) + amount
-
-    def _observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(count, dict(labels)) for labels, count in list(self._counts.items())]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A number that somebody else keeps; what only rises is a counter."""
-
-    name: str
-    unit: str
-    description: str
-    read: Callable[[], int]
-    only_rises: bool = False
+_AT_ZERO: Final[tuple[Labels, ...]] = ((),)
 
 
 class Metrics:
-    """Every instrument of the sidecar, with a registry of its own."""
+    """Every instrument of the sidecar, with a registry of its own. Raises `SettingsInvalid`.
 
-    def __init__(self, *, version: str) -> None:
+    `names` may be given later: until then every model is `other`.
+    """
+
+    def __init__(self, *, version: str, instance_id: str = "", names: Names | None = None) -> None:
+        self.names = names or Names()
         self._registry = CollectorRegistry()
-        reader = PrometheusMetricReader(registry=self._registry, scope_info_enabled=False)
-        views = [
-            View(instrument_name=name, aggregation=ExplicitBucketHistogramAggregation(buckets))
-            for name, buckets in _HISTOGRAMS.items()
-        ]
-        resource = Resource.create({"service.name": "extproc", "service.version": version})
-        self._provider = MeterProvider(metric_readers=[reader], resource=resource, views=views)
-        meter = self._meter = self._provider.get_meter("extproc", version)
-        self.decisions = Tally(meter, "ai_policy.decisions", "{decision}", "Verdicts given.")
+        self._distributions: list[Distribution] = []
+        points = Points(self._distributions)
+        readers: list[ScrapedReader | PushingReader] = [ScrapedReader(self._registry, points)]
+        exporter = otlp.metric_exporter()
+        if exporter is not None:
+            readers.append(PushingReader(exporter, self._distributions, self._export_failed))
+        resource = otlp.resource(version=version, instance_id=instance_id)
+        self._provider = MeterProvider(metric_readers=readers, resource=resource)
+        self._meter = self._provider.get_meter("extproc", version)
+        self._count()
+        self._measure()
+        self.inference = Inference(self._meter)
+        self._distributions += self.inference.distributions
+        self.watch(_build_info(version))
+
+    def _count(self) -> None:
+        meter = self._meter
+        allowed = (("effect", "allow"), ("enforced_effect", "allow"), ("reason_code", "allowed"))
+        self.decisions = Tally(
+            meter, "ai_policy.decisions", "{decision}", "Verdicts given.", begins=(allowed,)
+        )
         self.denials = Tally(meter, "ai_policy.denials", "{decision}", "Denials by policy.")
+        self.evaluations = Tally(
+            meter, "ai_policy.policy.evaluations", "{evaluation}", "Policies that matched, or failed."
+        )
         self.divergence = Tally(
             meter, "ai_policy.policy.divergence", "{decision}", "Shadow policies that would have denied."
         )
@@ -98,43 +101,88 @@ class Metrics:
             meter, "ai_policy.unpriced", "{settlement}", "Settlements of models without a known price."
         )
         self.settlements = Tally(meter, "ai_policy.settlements", "{settlement}", "Settlements by basis.")
+        self.reservations = Level(
+            meter, "ai_policy.reservations.open", "{reservation}", "Reservations not settled yet."
+        )
         self.abandoned = Tally(
-            meter, "ai_policy.abandoned", "{request}", "Clients that left before their verdict."
+            meter,
+            "ai_policy.abandoned",
+            "{request}",
+            "Clients that left before their verdict.",
+            begins=_AT_ZERO,
         )
         self.health_checks = Tally(
             meter, "ai_policy.health_checks", "{check}", "Health checks by gRPC that were answered."
         )
-        self.failures = Tally(meter, "ai_policy.failures", "{failure}", "What we failed to do.")
-        # A counter that was never touched is not exported, and an alert on it would never fire.
+        self.failures = Tally(
+            meter,
+            "ai_policy.failures",
+            "{failure}",
+            "What we failed to do.",
+            begins=[(("error_type", name),) for name in FAILURES],
+        )
+        self.failed_open = Tally(
+            meter,
+            "ai_policy.failed_open",
+            "{decision}",
+            "Requests that passed although a policy could not be asked.",
+            begins=[(("error_type", reason.value),) for reason in _OURS],
+        )
         self.reload_failures = Tally(
             meter,
             "ai_policy.reload_failures",
             "{reload}",
             "Policy folders that did not load.",
-            starts_at_zero=True,
+            begins=_AT_ZERO,
         )
-        self.streams_active = meter.create_up_down_counter(
-            "ai_policy.streams.active", "{stream}", "Open now."
+        self.telemetry_dropped = Tally(
+            meter,
+            "ai_policy.telemetry.dropped",
+            "{item}",
+            "Spans and log records that were given up, and exports of metrics that failed.",
+            begins=[(("signal", signal.value.lower()),) for signal in otlp.Signal],
         )
-        self.decision_duration = meter.create_histogram(
-            "ai_policy.decision.duration", "s", "From the first header to the verdict."
+        self.streams_active = Level(meter, "ai_policy.streams.active", "{stream}", "Open now.")
+
+    def _measure(self) -> None:
+        self.decision_duration = Distribution(
+            name="ai_policy.decision.duration",
+            unit="s",
+            description="From the first header to the verdict.",
+            labels=("enforced_effect",),
+            bounds=_DECISION_S,
         )
-        self.operation_duration = meter.create_histogram(
-            "gen_ai.client.operation.duration", "s", "From the verdict to the end of the answer."
+        self.stage_duration = Distribution(
+            name="ai_policy.stage.duration",
+            unit="s",
+            description="What one part of the work on a request took, waiting included.",
+            labels=("stage",),
+            bounds=_DECISION_S,
         )
-        self.estimate_ratio = meter.create_histogram(
-            "ai_policy.tokens.estimate_ratio", "1", "Input as estimated, by what the provider reported."
+        self.eventloop_lag = Distribution(
+            name="ai_policy.eventloop.lag",
+            unit="s",
+            description="How much later than due the event loop came to what was due.",
+            bounds=_DECISION_S,
         )
+        self.estimate_ratio = Distribution(
+            name="ai_policy.tokens.estimate_ratio",
+            unit="1",
+            description="Input as estimated, by what the provider reported.",
+            labels=("provider", "model", "estimator"),
+            bounds=_RATIOS,
+        )
+        self._distributions += [
+            self.decision_duration,
+            self.stage_duration,
+            self.eventloop_lag,
+            self.estimate_ratio,
+        ]
 
     def watch(self, *figures: Figure) -> None:
         """Export these too, as they are when somebody collects."""
         for figure in figures:
-            create = (
-                self._meter.create_observable_counter
-                if figure.only_rises
-                else self._meter.create_observable_gauge
-            )
-            create(figure.name, [partial(_observed, figure)], figure.unit, figure.description)
+            figure.register(self._meter)
 
     def decided(self, decision: Decision) -> None:
         """Count a verdict."""
@@ -144,52 +192,78 @@ class Metrics:
             decision.reason.value,
         )
         self.decisions.add(1, effect=effect, enforced_effect=enforced, reason_code=reason)
-        duration_s = (decision.decided_at_ns - decision.started_at_ns) / 1e9
-        self.decision_duration.record(duration_s, {"enforced_effect": enforced})
+        self.decision_duration.record((decision.decided_at_ns - decision.started_at_ns) / 1e9, enforced)
         if decision.enforced_effect is Effect.DENY:
             self.denials.add(1, policy=str(decision.determining or "none"), reason_code=reason)
         for finding in decision.spoken:
+            policy = _name(finding.policy)
+            self.evaluations.add(1, policy=policy, outcome=finding.outcome.value, mode=finding.mode.value)
             if finding.would_deny:
-                self.divergence.add(1, policy=str(finding.policy))
+                self.divergence.add(1, policy=policy)
         if decision.error_type:
             self.failures.add(1, error_type=decision.error_type)
+            if decision.enforced_effect is Effect.ALLOW:
+                self.failed_open.add(1, error_type=decision.error_type)
+        if _holds(decision):
+            self.reservations.add(1)
 
     def settled(self, decision: Decision, settlement: Settlement) -> None:
         """Count what an allowed request came to."""
-        request, usage = decision.request, settlement.usage
-        provider, basis = request.provider if request else "unknown", settlement.basis.value
-        self.settlements.add(1, basis=basis, provider=provider)
+        request, usage, basis = decision.request, settlement.usage, settlement.basis.value
+        named = self.names.of(
+            request.provider if request else "unknown", decision.upstream_model, settlement.model
+        )
+        provider, model = named.provider, named.priced
+        if _holds(decision):
+            self.reservations.add(-1)
+        self.settlements.add(1, basis=basis, provider=provider, model=model)
         for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
             if count:
-                self.tokens.add(count, basis=basis, kind=kind, provider=provider)
+                self.tokens.add(count, basis=basis, kind=kind, provider=provider, model=model)
         if settlement.cost is None:
             self.unpriced.add(1, basis=basis, provider=provider)
         elif settlement.cost.nano_usd:
-            self.cost.add(settlement.cost.nano_usd, basis=basis, provider=provider)
+            self.cost.add(settlement.cost.nano_usd, basis=basis, provider=provider, model=model)
         if request is None or request.operation == "control":
             return
-        duration_s = max(0, settlement.ended_at_ns - decision.decided_at_ns) / 1e9
-        attributes = {"gen_ai.operation.name": request.operation, "gen_ai.provider.name": request.provider}
-        if settlement.error_type:
-            # The provider's own words are for the span; here only what is bounded.
-            is_status = settlement.status >= 400  # noqa: PLR2004  errors
-            attributes["error.type"] = str(settlement.status) if is_status else "_OTHER"
-        self.operation_duration.record(duration_s, attributes)
-        reported = usage.input_tokens
+        self.inference.settled(decision, settlement, request, named)
+        self._compare(decision, settlement, named)
+
+    def _compare(self, decision: Decision, settlement: Settlement, named: Named) -> None:
+        """Hold the estimate against what was reported."""
+        reported, request = settlement.usage.input_tokens, decision.request
         # What a provider adds from its own memory was never there to be estimated.
-        if settlement.basis is Basis.PROVIDER and reported and not request.has_state:
+        if settlement.basis is Basis.PROVIDER and reported and request and not request.has_state:
             estimate = decision.tokens
-            labels = {"provider": provider, "estimator": estimate.estimator}
-            self.estimate_ratio.record(estimate.input / reported, labels)
+            ratio = estimate.input / reported
+            self.estimate_ratio.record(ratio, named.provider, named.priced, estimate.estimator)
 
     def exposition(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self._registry)
 
+    def flush(self) -> None:
+        """Export now where anybody wants it."""
+        self._provider.force_flush()
+
     def close(self) -> None:
-        """Stop collecting."""
-        self._provider.shutdown()
+        """Export a last time where anybody wants it, for a moment; then stop collecting."""
+        self._provider.shutdown(timeout_millis=_CLOSE_MS)
+
+    def _export_failed(self) -> None:
+        self.telemetry_dropped.add(1, signal="metrics")
 
 
-def _observed(figure: Figure, _: CallbackOptions) -> Iterable[Observation]:
-    return [Observation(figure.read())]
+def _holds(decision: Decision) -> bool:
+    """Whether anything was reserved that its settlement gives back."""
+    return any(outcome.reserved > 0 for outcome in decision.outcomes)
+
+
+@lru_cache(4096)
+def _name(policy: PolicyRef) -> str:
+    return str(policy)
+
+
+def _build_info(version: str) -> Figure:
+    described = {"version": version, "python_version": platform.python_version()}
+    return Figure("ai_policy.build_info", "", "What runs here.", lambda: 1, labels=lambda: described)
