@@ -7,28 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 
 from extproc.errors import LedgerUnavailable, QuestionInvalid
 from extproc.formats.base import Reply
 from extproc.model import Identity
-from extproc.questions.base import DecisionFilter, Ledger, UsageQuery
+from extproc.questions import parameters
+from extproc.questions.base import PERIODS, Ledger, UsageQuery
+from extproc.questions.explanation import explain
 from extproc.questions.shapes import written
 from extproc.session.inquiry import Inquiry
-
-log = logging.getLogger(__name__)
 
 # Callers wait for each other before they make their gateway wait.
 _AT_ONCE = 2
 _WAITING = 32
+_PARAMETERS = ("by", "since", "until", "zone", "model", "provider", "operation")
+_GROUPS = ("model", "provider", "operation", *PERIODS)
 
 
 class Callers:
     """Answers inquiries from the ledger; without one it says so."""
 
-    def __init__(self, ledger: Ledger | None = None) -> None:
+    def __init__(self, ledger: Ledger | None = None, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._ledger = ledger
+        self._clock_ns = clock_ns
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._waiting = 0
 
@@ -50,9 +55,32 @@ class Callers:
             self._waiting -= 1
 
     async def _answer(self, ledger: Ledger, inquiry: Inquiry, caller: Identity) -> Reply:
-        only = DecisionFilter(identity=caller.id, team=caller.team)
-        by = tuple(filter(None, inquiry.parameters.get("by", "model").split(",")))
-        return Reply(status=HTTPStatus.OK, body=written(await ledger.usage(UsageQuery(by=by, only=only))))
+        if inquiry.decision_id:
+            return await _decision(ledger, inquiry.decision_id, caller)
+        query = _query(inquiry.parameters, caller, self._clock_ns() // 1000)
+        return Reply(status=HTTPStatus.OK, body=written(await ledger.usage(query)))
+
+
+async def _decision(ledger: Ledger, decision_id: str, caller: Identity) -> Reply:
+    story = await ledger.story(decision_id)
+    if story is None or not _is_own(story.decision.identity, caller):
+        return _problem(HTTPStatus.NOT_FOUND, "decision_unknown", "There is no such decision of yours.")
+    return Reply(status=HTTPStatus.OK, body=written(explain(story).for_caller()))
+
+
+def _query(given: Mapping[str, str], caller: Identity, now_us: int) -> UsageQuery:
+    unknown = sorted(given.keys() - set(_PARAMETERS))
+    if unknown:
+        raise QuestionInvalid(f"There is no parameter {unknown[0]!r}; known are {', '.join(_PARAMETERS)}.")
+    query = parameters.usage(given, now_us)
+    if not set(query.by) <= set(_GROUPS):
+        raise QuestionInvalid(f"Callers may group by {', '.join(_GROUPS)}.")
+    return replace(query, only=replace(query.only, identity=caller.id, team=caller.team))
+
+
+def _is_own(decided: Identity, caller: Identity) -> bool:
+    """Whether both are one; a user who changed teams does not see what the earlier team asked."""
+    return (decided.id, decided.team) == (caller.id, caller.team)
 
 
 _BUSY = "The ledger does not answer at the moment. Please try again."

@@ -1,0 +1,92 @@
+"""A running sidecar's ledger, asked through its admin port.
+
+Floor 3. What it says is what `http` wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from extproc.errors import LedgerUnavailable, QuestionInvalid, SettingsInvalid
+from extproc.questions.base import DecisionFilter, DecisionPage, UsageQuery, UsageTable
+from extproc.questions.explained import Explanation
+from extproc.questions.shapes import read
+
+# A sum over a month may take this long.
+_ANSWER_S = 60.0
+
+
+class RemoteLedger:
+    """Asks `http://HOST:PORT`. Raises `SettingsInvalid` for a URL that is none."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise SettingsInvalid(
+                "--admin is the URL of a sidecar's admin port, such as http://127.0.0.1:8080"
+            )
+        self._parts = parts
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+
+    async def explain(self, decision_id: str) -> Explanation | None:
+        """See `Ledger.story`; the explanation of it."""
+        status, content = await self._ask(f"/decisions/{quote(decision_id, safe='')}", {})
+        return None if status == HTTPStatus.NOT_FOUND else read(Explanation, content)
+
+    async def decisions(self, only: DecisionFilter, *, limit: int = 50, after: str = "") -> DecisionPage:
+        """See `Ledger.decisions`."""
+        asked = _given(only) | {"limit": str(limit), "after": after}
+        return read(DecisionPage, (await self._ask("/decisions", asked))[1])
+
+    async def usage(self, query: UsageQuery) -> UsageTable:
+        """See `Ledger.usage`."""
+        asked = _given(query.only) | {"by": ",".join(query.by), "zone": query.zone}
+        return read(UsageTable, (await self._ask("/usage", asked))[1])
+
+    async def _ask(self, path: str, parameters: Mapping[str, str]) -> tuple[int, bytes]:
+        return await asyncio.to_thread(self._answer, f"{path}?{urlencode(parameters)}")
+
+    def _answer(self, target: str) -> tuple[int, bytes]:
+        is_https = self._parts.scheme == "https"
+        make = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
+        connection = make(self._parts.hostname or "", self._parts.port, timeout=_ANSWER_S)
+        try:
+            connection.request("GET", self._parts.path.rstrip("/") + target, headers=self._headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise LedgerUnavailable(
+                f"no sidecar answers at {self._parts.hostname}:{self._parts.port} "
+                f"({getattr(error, 'strerror', None) or type(error).__name__}); --admin names another one, "
+                "--ledger (EXTPROC_LEDGER) asks the ledger itself"
+            ) from error
+        finally:
+            connection.close()
+        if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
+            raise _refused(answer.status, content)
+        return answer.status, content
+
+
+def _given(only: DecisionFilter) -> dict[str, str]:
+    return {name: _written(value) for name, value in asdict(only).items() if value not in (None, "")}
+
+
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _refused(status: int, content: bytes) -> Exception:
+    try:
+        said = str(json.loads(content)["error"])
+    except (ValueError, KeyError, TypeError):
+        said = f"the admin port answered {status}"
+    if status == HTTPStatus.BAD_REQUEST:
+        return QuestionInvalid(said)
+    return LedgerUnavailable(said)
