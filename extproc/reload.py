@@ -57,6 +57,7 @@ class PolicyFolder:
         self._seen = _fingerprint(folder)
         self.current: PolicySet = policyset.load(folder)
         self.status = ReloadStatus(at_ns=time.time_ns(), ok=True)
+        self.loaded_at_ns = self.status.at_ns  # Unix time of the last load that succeeded
 
     async def follow(self) -> None:
         """Load again after every change, until cancelled."""
@@ -99,6 +100,7 @@ class PolicyFolder:
             change = diff(self.current, loaded)
             self.current = loaded
             self.status = ReloadStatus(at_ns=time.time_ns(), ok=True)
+            self.loaded_at_ns = self.status.at_ns
             log.info("policies loaded", extra={"revision": loaded.revision, "change": change})
             self.on_change(loaded, change)
 

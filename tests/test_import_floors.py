@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("edge",),
     ("errands",),
     ("exchange",),
-    ("server", "admin", "budgets", "leases", "pauses"),
+    ("server", "admin", "budgets", "gauges", "leases", "pauses"),
     ("serve", "workers"),
     ("cli",),
     ("__main__",),
