@@ -14,7 +14,7 @@ from extproc.envoy_config import EnvoySettings, UsageMode, real_providers, rende
 from extproc.envoy_config.settings import DEMO_PROVIDER_KEY, Endpoint
 from extproc.errors import SettingsInvalid
 from extproc.policy import policyset
-from extproc.settings import MEMORY, Settings, worker_addresses
+from extproc.settings import ADMIN_PORT, MEMORY, Settings, worker_addresses
 
 ROOT = Path(__file__).parent.parent
 HOST = "127.0.0.1"
@@ -66,7 +66,7 @@ class Plan:
         return cls(
             gateway_port=gateway_port,
             envoy_admin_port=_port(environment, "EXTPROC_ENVOY_ADMIN_PORT", 9901),
-            admin_port=_port(environment, "EXTPROC_ADMIN_PORT", 8080),
+            admin_port=_port(environment, "EXTPROC_ADMIN_PORT", ADMIN_PORT),
             demo_port=_port(environment, "EXTPROC_DEMO_PORT", 10100),
             grpc=grpc,
             workers=_workers(environment, grpc, policies),

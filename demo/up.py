@@ -21,6 +21,7 @@ from demo.child import Child
 from demo.plan import HOST, ROOT, Plan, check_ports, remove_keys, write_files
 from extproc.envoy_config.settings import REAL_PROVIDERS
 from extproc.errors import AIPolicyError
+from extproc.settings import ADMIN_PORT
 
 START_S = 60.0
 DRAIN_S = 10.0  # for answers that still stream when everything is to end
@@ -122,6 +123,8 @@ def announcement(plan: Plan) -> str:
     others = () if "openai" in plan.upstreams else plan.upstreams
     model = next((SAMPLE_MODELS[name] for name in others if name in SAMPLE_MODELS), DEFAULT_MODEL)
     provider = ", ".join(plan.upstreams) or "demo"
+    moved = "" if plan.admin_port == ADMIN_PORT else f"EXTPROC_ADMIN_PORT={plan.admin_port} "
+    extproc = f"{moved}{_shown(Path(sys.executable).parent / 'extproc')}"
     return f"""ready
   gateway        {url}  (provider: {provider}, usage: {plan.usage})
   sidecar admin  http://{HOST}:{plan.admin_port}
@@ -138,8 +141,17 @@ Three requests to try:
   # streamed
   {_curl(url, model, stream=True)}
 
+Then ask why, by the id in the answer, and where the tokens went:
+  {extproc} explain ID
+  {extproc} usage --by model,reason
+
 Ctrl-C ends all of it.
 """
+
+
+def _shown(path: Path) -> Path:
+    """The path as somebody in the repository's folder types it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def _curl(url: str, model: str, *, stream: bool = False) -> str:

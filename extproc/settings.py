@@ -24,6 +24,7 @@ INLINE_ANSWER_BYTES = 64 * 1024
 HELD_ANSWERS_BYTES = 256 * 1024 * 1024
 
 PORTS = 2**16
+ADMIN_PORT = 8080
 _PORT_DIGITS = 5
 
 MEMORY = "memory:"
@@ -38,7 +39,7 @@ class Settings:
     policies: Path
     grpc: str = "127.0.0.1:50051"  # HOST:PORT or unix:PATH
     admin_host: str = "127.0.0.1"
-    admin_port: int = 8080
+    admin_port: int = ADMIN_PORT
     metrics_port: int | None = None  # of probes and metrics alone, on every address; None: the admin port's
     admin_token: str = field(default="", repr=False)
     native_usage: bool = False

@@ -12,7 +12,7 @@ import typer
 
 from extproc.cli.printing import Usage, doors
 from extproc.serve import serve as run_server
-from extproc.settings import MEMORY, Settings, WorkerPlace
+from extproc.settings import ADMIN_PORT, MEMORY, Settings, WorkerPlace
 from extproc.telemetry import configure_logging
 from extproc.workers import Supervisor
 
@@ -38,7 +38,7 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
     ] = "127.0.0.1",
     admin_port: Annotated[
         int, typer.Option(envvar="EXTPROC_ADMIN_PORT", help="Port of the HTTP admin; 0 picks one.")
-    ] = 8080,
+    ] = ADMIN_PORT,
     metrics_port: Annotated[
         int | None,
         typer.Option(
