@@ -148,23 +148,34 @@ def _matches(pattern: str) -> str:
     return f"request.url_path.matches({json.dumps(pattern)})"
 
 
+def _models_asked_with(header: str) -> str:
+    """Three vendors list models at one path; who sends this header asks its vendor."""
+    return f'({_below("/v1/models")} && "{header}" in request.headers)'
+
+
 # OpenAI's API is at other vendors' base paths too.
 _NOT_OPENAI = f"!({_below('/v1beta/openai/', '/api/v1/')} || {_matches('/endpoints/openapi/')})"
 _COHERE_V1 = ("chat", "generate", "summarize", "embed", "classify", "tokenize", "detokenize")
 _OTHERS = ("/model/", "/guardrail/", "/async-invoke/", "/endpoints/", "/v2/", "/cohere/", "/api/")
-_MODEL_SERVERS = ("/invocations", "/generate", "/generate_stream")
+_MODEL_SERVERS = ("/generate", "/generate_stream")
 
 DIALECTS = (
     Dialect(
         name="anthropic_messages",
         expression=" || ".join(
-            (_below("/v1/messages"), _one_of("/v1/complete"), _matches("/publishers/anthropic/"))
+            (
+                _below("/v1/messages"),
+                _one_of("/v1/complete"),
+                _matches("/publishers/anthropic/"),
+                _models_asked_with("anthropic-version"),
+            )
         ),
     ),
     Dialect(
         name="gemini",
         expression=(
             f"({_below('/upload/v1', '/v1beta', '/v1alpha', '/v1/projects/', '/v1/publishers/')} ||"
+            f" {_models_asked_with('x-goog-api-key')} ||"
             f" {_matches('^/v1/(models|tunedModels)/[^/]+(:|%3[Aa])[a-z]+[A-Z]')}) && {_NOT_OPENAI}"
         ),
     ),
