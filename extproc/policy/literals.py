@@ -15,7 +15,17 @@ from extproc.formats.providers import NAMES
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.pb.ai_policy.v1.checked_expr_pb2 import Expr
 from extproc.policy.facts import CREDENTIAL_HEADERS
-from extproc.policy.nodes import Literal, children, fact_of, is_identifier, kind_of, literal_of, walk
+from extproc.policy.needs import MAPS
+from extproc.policy.nodes import (
+    Literal,
+    children,
+    fact_of,
+    is_identifier,
+    kind_of,
+    literal_of,
+    spelling,
+    walk,
+)
 from extproc.policy.suggest import did_you_mean
 
 VARIABLES = tuple(facts_pb2.Facts.DESCRIPTOR.fields_by_name)
@@ -123,9 +133,9 @@ def unguarded(root: Expr) -> Iterator[Unguarded]:
             # Only a name in brackets has a place of its own.
             read.append((name.id if node.call_expr.function in _INDEX else node.id, name))
         elif name is not None:
-            tested.add(_spelling(name))
+            tested.add(spelling(name))
     for node_id, name in read:
-        if _spelling(name) not in tested:
+        if spelling(name) not in tested:
             yield Unguarded(node_id, name.const_expr.string_value)
 
 
@@ -184,20 +194,12 @@ def _header(node: Expr, *, is_forced: bool) -> tuple[Expr | None, bool]:
     return None, False
 
 
-def _spelling(node: Expr) -> bytes:
-    """Equal for nodes that say the same, wherever they stand."""
-    copy = Expr()
-    copy.CopyFrom(node)
-    for inner in walk(copy):
-        inner.id = 0
-    return copy.SerializeToString(deterministic=True)
-
-
 def comparisons(node: Expr) -> Iterator[tuple[str, Literal]]:
     """Each (fact, literal) that this node itself compares for equality or membership."""
     if kind_of(node) == "select_expr":
-        if fact_of(node.select_expr.operand) == _HEADERS:
-            yield _HEADERS, Literal(node.id, node.select_expr.field)
+        path = fact_of(node.select_expr.operand)
+        if path in MAPS:
+            yield path, Literal(node.id, node.select_expr.field)
         return
     call = node.call_expr
     if kind_of(node) != "call_expr" or len(call.args) != 2:  # noqa: PLR2004  binary operators

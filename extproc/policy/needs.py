@@ -60,6 +60,12 @@ def needs(root: Expr) -> tuple[Need, ...]:
     return tuple(_needs(root).values())
 
 
+def leaf(node: Expr) -> Need | None:
+    """When one comparison is true: if and only if this need is met, and its fact is sure."""
+    read = _LEAVES.get(node.call_expr.function)
+    return read(node) if read else None
+
+
 def _needs(node: Expr) -> _Needs:
     function = node.call_expr.function
     if function == "_&&_":
@@ -68,8 +74,7 @@ def _needs(node: Expr) -> _Needs:
         return reduce(_either, map(_needs, node.call_expr.args))
     if kind_of(node) == "select_expr":
         return _presence(node)
-    read = _LEAVES.get(function)
-    need = read(node) if read else None
+    need = leaf(node)
     return {need.fact: need} if need else {}
 
 

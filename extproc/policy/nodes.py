@@ -52,6 +52,15 @@ def walk(node: Expr) -> Iterator[Expr]:
         yield from walk(child)
 
 
+def spelling(node: Expr) -> bytes:
+    """Equal for nodes that say the same, wherever they stand."""
+    copy = Expr()
+    copy.CopyFrom(node)
+    for inner in walk(copy):
+        inner.id = 0
+    return copy.SerializeToString(deterministic=True)
+
+
 def children(node: Expr) -> list[Expr]:
     """What is directly below the node, in the order of the text."""
     below = _CHILDREN.get(kind_of(node))

@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from extproc.decision import Mode, PolicyRef
+from extproc.errors import Problem
 from extproc.policy.cel import Expression, ExpressionInvalid, Result, compile_expression
 from extproc.policy.literals import KNOWN
 
@@ -122,6 +123,14 @@ class Envelope(Block):
     kind: str
     metadata: Metadata
     spec: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Something about a folder that its author should look at; `since_ns` is from when on, None always."""
+
+    problem: Problem
+    since_ns: int | None = None
 
 
 S_co = TypeVar("S_co", bound=Spec, covariant=True)

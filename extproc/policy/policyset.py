@@ -18,6 +18,7 @@ from extproc.errors import PolicyFolderInvalid, Problem
 from extproc.formats import providers
 from extproc.measure.overrides import Overrides
 from extproc.policy import documents, lints, literals, schema
+from extproc.policy.advice import advise
 from extproc.policy.cel import Expression
 from extproc.policy.documents import Document
 from extproc.policy.findings import Roll
@@ -31,7 +32,8 @@ from extproc.policy.kinds.price import Price, overrides
 from extproc.policy.kinds.provider import Provider
 from extproc.policy.kinds.request_cap import RequestCap
 from extproc.policy.limited import Limit, LimitSpec
-from extproc.policy.objects import Block, PolicyObject, Spec
+from extproc.policy.lints import Placed
+from extproc.policy.objects import Advice, Block, PolicyObject, Spec
 
 _SUFFIXES = frozenset({".yaml", ".yml"})
 _REVISION_CHARACTERS = 12
@@ -55,6 +57,11 @@ class PolicySet:
 
     revision: str
     objects: tuple[PolicyObject[Spec], ...]  # by kind, then name
+    advice: tuple[Advice, ...] = ()
+
+    def warnings(self, at_ns: int) -> tuple[Problem, ...]:
+        """What its author should look at, at this Unix time; the folder is in force all the same."""
+        return tuple(each.problem for each in self.advice if each.since_ns is None or each.since_ns <= at_ns)
 
     @cached_property
     def speakers(self) -> tuple[PolicyObject[Spec], ...]:
@@ -155,19 +162,19 @@ def load(folder: Path) -> PolicySet:
         written += found
         problems += wrong
     known = _known_values(written)
-    objects: list[PolicyObject[Spec]] = []
+    placed: list[Placed] = []
     for document in written:
         loaded, wrong = schema.read(document, known)
         problems += wrong
         if loaded is not None:
-            objects.append(loaded)
-    problems += lints.repeated(objects)
+            placed.append(Placed(loaded, document))
+    problems += lints.repeated(placed)
     # A file that did not load may hold what seems to be missing.
-    problems += [] if problems else lints.incomplete(folder, objects)
+    problems += [] if problems else lints.incomplete(folder, placed)
     if problems:
         raise PolicyFolderInvalid(tuple(sorted(problems, key=lambda p: (p.file, p.line, p.column))))
-    objects.sort(key=lambda item: item.ref)
-    return PolicySet(_revision(contents), tuple(objects))
+    objects = sorted((each.item for each in placed), key=lambda item: item.ref)
+    return PolicySet(_revision(contents), tuple(objects), advise(placed))
 
 
 def describe(policies: PolicySet) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ _NO_DIGEST: Final = bytes(32)
 
 
 def _digest(value: Any) -> bytes:
+    if isinstance(value, int | float):
+        raise rejected("this sha256 is all digits, which YAML takes for a number; put it in quotes")
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
         raise rejected(
             "sha256 is 64 lower-case hexadecimal digits, the digest of the key and never the key itself"
