@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from extproc.decision import ChargeOutcome, Leases
 from extproc.edge import Edge
@@ -46,6 +48,19 @@ log = logging.getLogger(__name__)
 
 Answer = Event | asyncio.Future[Event] | None
 
+# What takes time, by the names of its metric.
+_STAGES: Mapping[type[Action], str] = MappingProxyType(
+    {
+        Understand: "understand",
+        Rewrite: "rewrite",
+        Reserve: "reserve",
+        Record: "record",
+        CountOutput: "count_output",
+        Settle: "settle",
+        Ask: "ask",
+    }
+)
+
 
 class Errands:
     """Does the outward actions of one exchange."""
@@ -56,6 +71,22 @@ class Errands:
 
     async def do(self, action: Action) -> Answer:
         """Do one action that is no answer to Envoy; None where nobody waits for it."""
+        stage = _STAGES.get(type(action))
+        if stage is None or (isinstance(action, Record) and not action.waits):
+            return await self._do(action)
+        began_s = time.perf_counter()
+        answer = await self._do(action)
+
+        def ended(_: object) -> None:
+            self._edge.metrics.stage_duration.record(time.perf_counter() - began_s, stage)
+
+        if isinstance(answer, asyncio.Future):
+            answer.add_done_callback(ended)
+        else:
+            ended(answer)
+        return answer
+
+    async def _do(self, action: Action) -> Answer:
         match action:
             case Defer(event=event):
                 return event

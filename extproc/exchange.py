@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
@@ -19,12 +20,23 @@ from extproc.errands import Errands
 from extproc.intake import Intake
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.session.actions import Action, Continue, RespondImmediately
-from extproc.session.events import DeadlinePassed, Event, StreamClosed
+from extproc.session.events import (
+    ChargesReserved,
+    DeadlinePassed,
+    Event,
+    RequestHeaders,
+    StreamClosed,
+    Understood,
+)
 from extproc.session.session import Session
 from extproc.session.transitions import State
 from extproc.telemetry import Parent
 
 log = logging.getLogger(__name__)
+
+
+# At these the session asks policies.
+_JUDGED = frozenset({RequestHeaders, Understood, ChargesReserved})
 
 
 class Stream(Protocol):
@@ -108,7 +120,7 @@ class Exchange:
         # A late answer comes while the stream may be in the middle of a write: it keeps out of its list.
         todo = deque[Action]() if stream is None else self._todo
         while events:
-            todo.extend(await self._intake.receive(events.popleft()))
+            todo.extend(await self._received(events.popleft()))
             while todo:
                 action = todo[0]
                 if isinstance(action, Continue | RespondImmediately):
@@ -121,6 +133,14 @@ class Exchange:
                 answer = await self._do(action)
                 if answer is not None:
                     events.append(answer)
+
+    async def _received(self, event: Event) -> list[Action]:
+        if type(event) not in _JUDGED:
+            return await self._intake.receive(event)
+        began_s = time.perf_counter()
+        actions = await self._intake.receive(event)
+        self._edge.metrics.stage_duration.record(time.perf_counter() - began_s, "evaluate")
+        return actions
 
     async def _do(self, action: Action) -> Event | None:
         """Do one outward action; None where its answer comes later, or never."""

@@ -284,6 +284,23 @@ async def test_a_whole_exchange_is_answered_in_order_and_settled_once(make: Make
     assert [list(amounts.values()) for amounts in run.store.settled] == [[11]]
 
 
+@pytest.mark.parametrize("immediate", [True, False])
+@pytest.mark.parametrize("body", [BODY, LARGE], ids=["small", "large"])
+async def test_each_part_of_the_work_is_measured_once_wherever_it_is_done(
+    make: Make,
+    immediate: bool,  # noqa: FBT001  pytest's
+    body: pb.ProcessingRequest,
+) -> None:
+    run = make(HEADERS, body, ANSWER_HEADERS, ANSWER, END, immediate=immediate).begin()
+
+    await run.task
+    await run.quiet()
+
+    cells = run.edge.metrics.stage_duration.cells
+    counts = {stage: sum(cell.counts) for (stage,), cell in cells.items()}
+    assert counts == {"evaluate": 3, "understand": 1, "reserve": 1, "settle": 1}
+
+
 @pytest.mark.parametrize("end", range(len(WHOLE) + 1))
 @pytest.mark.parametrize("immediate", [True, False])
 @pytest.mark.parametrize("body", [BODY, LARGE], ids=["small", "large"])
