@@ -91,7 +91,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operand:
-    """A fact that an expression reads, and its value as CEL would write it."""
+    """A fact that an expression reads, and its value as CEL would write it; or a setting of the Defaults."""
 
     name: str
     value: str = ""

@@ -6,7 +6,7 @@ Floor 3, but pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
 from types import MappingProxyType
 from typing import Final
 
@@ -23,6 +23,7 @@ _NOUNS: Mapping[Unit, tuple[str, str]] = MappingProxyType(
         Unit.CONCURRENT_REQUESTS: ("request in flight", "requests in flight"),
     }
 )
+NO_CALENDAR: Final = "a time beyond calendars"  # a limit that refills in a million years
 _SECOND_MS: Final = 1_000
 _MINUTE_MS: Final = 60 * _SECOND_MS
 # Two neighbours of these say a time well enough; it is rounded up, so that who waits it is not early.
@@ -66,10 +67,17 @@ def span(ms: int) -> str:
     return f"{count} {large}" + (f" {rest} {small}" if rest else "")
 
 
+def instant(at_us: int) -> str:
+    """When something happened, in UTC to the millisecond, as logs have it."""
+    try:
+        return datetime.fromtimestamp(at_us / 1_000_000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    except (OverflowError, ValueError, OSError):
+        return NO_CALENDAR
+
+
 def time(at_us: int, zone: tzinfo = UTC) -> str:
     """A time as the zone's clock shows it, with its offset."""
     try:
         return moment(at_us, zone)
     except (OverflowError, ValueError, OSError):
-        # No calendar goes there: a limit that refills in a million years.
-        return "in a time without calendar"
+        return NO_CALENDAR

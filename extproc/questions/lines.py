@@ -5,11 +5,14 @@ Floor 3, but pure.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from types import MappingProxyType
 from typing import Any
+
+from pydantic import ValidationError
 
 from extproc.decision import (
     CalendarWindow,
@@ -29,8 +32,9 @@ from extproc.decision import (
 )
 from extproc.policy import calendar, documents
 from extproc.policy.denials import duration
+from extproc.policy.kinds.defaults import Defaults
 from extproc.questions import expressions, figures
-from extproc.questions.explained import Arithmetic, KeyPart, PolicyLine, Wording
+from extproc.questions.explained import Arithmetic, KeyPart, Operand, PolicyLine, Term, Wording
 
 _RECOGNISED: Mapping[Reason, str] = MappingProxyType(
     {
@@ -144,8 +148,13 @@ def _by_kind(finding: Finding, known: Source, limit: Arithmetic | None) -> str:
     if say is not None:
         return say(finding, known)
     if finding.message:
-        return finding.message.rstrip(".")
+        return _message(finding)
     return "denies" if finding.effect is Effect.DENY else "has no objection"
+
+
+def _message(finding: Finding) -> str:
+    """What it says, without its own name in front: that stands there already."""
+    return finding.message.removeprefix(f"{finding.policy} ").rstrip(".")
 
 
 def _identity(finding: Finding, known: Source) -> str:
@@ -166,7 +175,7 @@ def _access_rule(finding: Finding, _known: Source) -> str:
 
 def _request_cap(finding: Finding, known: Source) -> str:
     if finding.message:
-        return finding.message.rstrip(".")
+        return _message(finding)
     spec, tokens, request = known.spec(finding.policy), known.decision.tokens, known.decision.request
     fits = []
     most_input, most_output = spec.whole("inputTokens"), spec.whole("outputTokens")
@@ -186,7 +195,7 @@ def _defaults(finding: Finding, _known: Source) -> str:
         return f"access: deny, and no AccessRule allows this request{about}"
     if finding.effect is Effect.ALLOW:
         return "access: allow, and no AccessRule says anything else"
-    return finding.message.rstrip(".") or "denies"
+    return _message(finding) or "denies"
 
 
 _KINDS: Mapping[str, Callable[[Finding, Source], str]] = MappingProxyType(
@@ -212,7 +221,7 @@ def _not_matched(finding: Finding, known: Source, _limit: Arithmetic | None) -> 
 
 
 def _errored(finding: Finding, _known: Source, _limit: Arithmetic | None) -> str:
-    told = finding.message.rstrip(".") or "could not be evaluated"
+    told = _message(finding) or "could not be evaluated"
     if finding.effect is Effect.DENY:
         would = "it would have denied" if finding.mode is Mode.SHADOW else "it denies"
         return f"{told}; onError: deny, so {would}"
@@ -343,16 +352,37 @@ def _wording(finding: Finding, known: Source) -> Wording | None:
     description = spec.fields.get("description", "")
     is_known = finding.outcome is not Outcome.NOT_RUN and bool(spec.match)
     what = expressions.seen(known.decision, known.shed, finding) if is_known else None
+    says = expressions.operands(spec.match, what) if what else ()
     return Wording(
         spec=spec.text,
         description=description if isinstance(description, str) else "",
         match=spec.match,
-        operands=expressions.operands(spec.match, what) if what else (),
+        operands=_settings(spec) if finding.policy.kind == "Defaults" else says,
         terms=_terms(finding, known),
     )
 
 
-def _terms(finding: Finding, known: Source) -> tuple[Any, ...]:
+def _settings(spec: Spec) -> tuple[Operand, ...]:
+    """Every setting of the Defaults, those too that nobody wrote."""
+    written = {name: value for name, value in spec.fields.items() if name != "description"}
+    try:
+        # As JSON, in which a strict model takes words for the members of an enum.
+        defaults = Defaults.model_validate_json(json.dumps(spec.fields))
+        whole = defaults.model_dump(by_alias=True, mode="json")
+    except (ValidationError, TypeError):
+        whole = written
+    return tuple(
+        Operand(name=name, value=_setting(value) + ("" if name in written else " (not written)"))
+        for name, value in whole.items()
+        if name != "description" and value is not None
+    )
+
+
+def _setting(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _terms(finding: Finding, known: Source) -> tuple[Term, ...]:
     match = known.spec(finding.policy).match
     if not match or finding.outcome is Outcome.NOT_RUN:
         return ()

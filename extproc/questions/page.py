@@ -46,7 +46,8 @@ def _page(told: Explanation) -> Iterator[Line]:
     yield from _verdict(told)
     yield from _section("What would have let it pass", _remedies(told))
     yield from _section("What was changed", (Line(f"{each.text}.", 2) for each in told.alterations))
-    yield from _section("What was asked", _asked(told.asked))
+    is_clamped = any(each.reason is Reason.CLAMPED for each in told.alterations)
+    yield from _section("What was asked", _asked(told.asked, is_clamped=is_clamped))
     yield from _section("Who asked", _caller(told.caller))
     yield from _section("What it came to", _endings(told))
     yield from _section("What was set aside, and charged", map(_reservation, told.reservations))
@@ -80,11 +81,11 @@ def _verdict(told: Explanation) -> Iterator[Line]:
 
 def _remedies(told: Explanation) -> Iterator[Line]:
     for remedy in told.remedies:
-        yield Line(f"- {remedy.text}.", 2)
+        yield Line(f"- {remedy.text}.", 2, 2)
         for detail in remedy.details:
-            yield Line(f"{detail}.", 6)
+            yield Line(f"{detail}.", 6, 2)
     if told.remedies and told.not_asked:
-        yield Line(f"Then {_some(told.not_asked)} would have been asked, too: they were not.", 2)
+        yield Line(f"Not asked yet, and may have denied it, too: {_some(told.not_asked)}.", 2, 2)
 
 
 def _some(names: tuple[str, ...]) -> str:
@@ -93,7 +94,7 @@ def _some(names: tuple[str, ...]) -> str:
     return shown if len(names) <= few else f"{shown} and {len(names) - few} more"
 
 
-def _asked(asked: Asked) -> Iterator[Line]:
+def _asked(asked: Asked, *, is_clamped: bool) -> Iterator[Line]:
     yield Line(f"{asked.method} {asked.host}{asked.path}", 2)
     if not asked.api:
         yield Line("Nobody could say, or had to, what it asks for.", 2)
@@ -115,10 +116,11 @@ def _asked(asked: Asked) -> Iterator[Line]:
     ceiling = figures.counted(asked.max_output_tokens, "token")
     each = " a choice" if asked.choices != 1 else ""
     declared = asked.declared_max_output_tokens
-    if declared is None:
+    if declared is None and not is_clamped:
         yield Line(f"output: no limit declared, so its model may write up to {ceiling}{each}", 2)
     else:
-        says = "as declared" if declared == asked.max_output_tokens else f"declared {declared:,}"
+        says = "as declared" if declared == asked.max_output_tokens else f"declared {declared or 0:,}"
+        says = "as a policy lowered it" if is_clamped else says
         yield Line(f"output: up to {ceiling}{each}, {says}", 2)
 
 
@@ -159,13 +161,14 @@ def _endings(told: Explanation) -> Iterator[Line]:
         *earlier, last = told.endings
         yield from _ending(last)
         for each in earlier:
-            yield Line(f"before: {each.kind_in_words}; {_tokens(each.usage)}; {_money(each)}", 2)
+            yield Line(f"before: {each.kind_in_words}; {_tokens(each.usage)}; {_money(each)}", 2, 2)
 
 
 def _ending(ending: Ending) -> Iterator[Line]:
     provisional = " (provisional: a late report corrects it)" if ending.is_provisional else ""
     yield Line(f"{ending.kind_in_words}{provisional}", 2)
-    yield Line(f"{_tokens(ending.usage)}; basis {ending.basis}: {ending.basis_in_words}", 2)
+    yield Line(_tokens(ending.usage), 2)
+    yield Line(f"basis {ending.basis}: {ending.basis_in_words}", 2)
     yield Line(_money(ending), 2)
     answer = [f"status {ending.status}" if ending.status else "no answer was seen"]
     answer += [f"by {ending.model}"] if ending.model else []
@@ -199,7 +202,7 @@ def _total(usage: TokensUsed, total: int | None, name: str, parts: tuple[tuple[s
 
 def _money(ending: Ending) -> str:
     if ending.nano_usd is None:
-        return "cost: not known, there is no price for it"
+        return "cost: not known"
     by = f", at prices {ending.price_revision}" if ending.price_revision else ""
     return f"cost: {figures.dollars(ending.nano_usd)}{by}"
 
@@ -227,20 +230,30 @@ def _reservation(each: Reservation) -> Line:
 
 def _policies(said: tuple[PolicyLine, ...]) -> Iterator[Line]:
     """Those that spoke, the one that decided first; then, shorter, the others."""
-    has_shortage = any(line.reason is Reason.ACCESS_NOT_GRANTED for line in said)
-    spoke = [line for line in said if line.outcome in SPOKEN]
-    for line in sorted(spoke, key=lambda line: not line.determining):
-        yield _head(line)
-        yield from _details(line)
-    for line in said:
-        if line.outcome not in SPOKEN:
-            yield _head(line)
-            # A rule that might have allowed it is what its owner looks for.
-            if has_shortage and line.policy.startswith("AccessRule/") and line.wording:
+    for line in sorted(said, key=lambda line: not line.determining):
+        if line.outcome in SPOKEN:
+            yield _head(line, line.policy)
+            yield from _details(line)
+    silent = [line for line in said if line.outcome not in SPOKEN]
+    if any(line.reason is Reason.ACCESS_NOT_GRANTED for line in said):
+        # A rule that might have allowed it is what its owner looks for.
+        for line in filter(_is_rule, silent):
+            yield _head(line, line.policy)
+            if line.wording:
                 yield from _match(line.wording)
+        silent = [line for line in silent if not _is_rule(line)]
+    alike: dict[tuple[str, Mode], list[PolicyLine]] = {}
+    for line in silent:
+        alike.setdefault((line.line, line.mode), []).append(line)
+    for same in alike.values():
+        yield _head(same[0], ", ".join(dict.fromkeys(line.policy for line in same)))
 
 
-def _head(line: PolicyLine) -> Line:
+def _is_rule(line: PolicyLine) -> bool:
+    return line.policy.startswith("AccessRule/") and line.outcome is Outcome.NOT_MATCHED
+
+
+def _head(line: PolicyLine, policies: str) -> Line:
     mark, style = "  ", "dim"
     if line.outcome in SPOKEN:
         style = "red" if line.effect is Effect.DENY and line.mode is Mode.ENFORCE else ""
@@ -250,12 +263,12 @@ def _head(line: PolicyLine) -> Line:
         mark = "> "
     mode = "" if line.mode is Mode.ENFORCE else f" ({line.mode})"
     decided = " [this one decided]" if line.determining else ""
-    return Line(f"{mark}{line.policy}{mode}{decided}: {line.line}", style=style)
+    return Line(f"{mark}{policies}{mode}{decided}: {line.line}", hang=4, style=style)
 
 
 def _details(line: PolicyLine) -> Iterator[Line]:
     if line.wording and line.wording.description:
-        yield Line(f"{' '.join(line.wording.description.split())}", 6, "dim")
+        yield Line(f"{' '.join(line.wording.description.split())}", 6, style="dim")
     if line.wording:
         yield from _match(line.wording)
     if line.limit and line.limit.key:
@@ -268,13 +281,12 @@ def _details(line: PolicyLine) -> Iterator[Line]:
     if line.determining and line.wording:
         yield Line("its spec then:", 6)
         for text in line.wording.spec.splitlines():
-            yield Line(text, 8, "dim")
+            yield Line(text, 8, style="dim")
 
 
 def _match(wording: Wording) -> Iterator[Line]:
-    if not wording.match:
-        return
-    yield Line(f"match: {' '.join(wording.match.split())}", 6)
+    if wording.match:
+        yield Line(f"match: {' '.join(wording.match.split())}", 6, 2)
     for term in wording.terms:
         yield Line(f"{term.value or 'not known'}: {' '.join(term.text.split())}", 8)
     for operand in wording.operands:
@@ -289,7 +301,7 @@ def _where(where: Where) -> Iterator[Line]:
     decided = figures.span(-(-where.decided_in_us // 1_000))
     took = decided if where.decided_in_us >= 1_000 else f"{where.decided_in_us} us"  # noqa: PLR2004  a millisecond
     by = f" by sidecar {where.instance}" if where.instance else ""
-    yield Line(f"began {figures.time(where.started_at_us)}, decided in {took}{by}", 2)
+    yield Line(f"began {figures.instant(where.started_at_us)}, decided in {took}{by}", 2)
     yield Line(f"policies at revision {where.revision}", 2)
     if where.trace_id:
         yield Line(f"trace {where.trace_id}", 2)

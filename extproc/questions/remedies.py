@@ -37,8 +37,9 @@ def not_asked(known: Source) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(finding.policy) for finding in found))
 
 
-def _told(way: Way, text: str) -> Callable[[Source], tuple[Remedy, ...]]:
-    return lambda _: (Remedy(way=way, text=text),)
+def _told(way: Way, text: str, *owners: str) -> Callable[[Source], tuple[Remedy, ...]]:
+    """The same whatever the request; `owners` is what owners of policies might do."""
+    return lambda _: (Remedy(way=way, text=text, details=owners),)
 
 
 # --- access
@@ -190,10 +191,12 @@ _WAYS: Mapping[Reason, Callable[[Source], tuple[Remedy, ...]]] = MappingProxyTyp
         Reason.ACCESS_NOT_GRANTED: _another_rule,
         Reason.UNCLASSIFIED: _told(
             Way.REQUEST,
-            "A request in a format that is known, at a path of a known provider or of a Provider object; "
-            "or Defaults with unclassified: allow",
+            "A request in a known format, at a path of a known provider",
+            "a Provider object may name another place, and Defaults may say unclassified: allow",
         ),
-        Reason.BODY_TOO_LARGE: _told(Way.REQUEST, "A smaller body, or a larger maxBodyBytes in Defaults"),
+        Reason.BODY_TOO_LARGE: _told(
+            Way.REQUEST, "A smaller body", "maxBodyBytes of the Defaults may be larger"
+        ),
         Reason.BODY_MISSING: _told(Way.REQUEST, "A request with a body"),
         Reason.BODY_MALFORMED: _told(Way.REQUEST, "A body that is well-formed"),
         Reason.ENCODING_UNSUPPORTED: _told(Way.REQUEST, "A body in an encoding that is known, or none"),
@@ -203,16 +206,17 @@ _WAYS: Mapping[Reason, Callable[[Source], tuple[Remedy, ...]]] = MappingProxyTyp
         Reason.CONCURRENCY_LIMITED: _room,
         Reason.REQUEST_EXCEEDS_LIMIT: _smaller_or_room,
         Reason.POLICY_ERROR: _told(
-            Way.RULE, "A policy that can be evaluated for this request, or one with onError: allow"
+            Way.RULE, "A policy that can be evaluated for this request", "or one with onError: allow"
         ),
         Reason.STORE_UNAVAILABLE: _told(
-            Way.OURS, "Counters that answer: the same request later, or onError: allow on the limit"
+            Way.OURS, "The same request once the counters answer", "or onError: allow on the limit"
         ),
         Reason.AUDIT_UNAVAILABLE: _told(
             Way.OURS,
-            "A ledger that can be written: the same request later, or audit: best_effort in Defaults",
+            "The same request once decisions can be put on record",
+            "or audit: best_effort in the Defaults",
         ),
-        Reason.DEADLINE_EXCEEDED: _told(Way.OURS, "A sidecar that is less busy: the same request later"),
+        Reason.DEADLINE_EXCEEDED: _told(Way.OURS, "The same request once the sidecar is less busy"),
         # Nothing denies with these.
         Reason.ALLOWED: lambda _: (),
         Reason.MODEL_SUBSTITUTED: lambda _: (),

@@ -45,6 +45,7 @@ class Line:
 
     text: str
     indent: int = 0
+    hang: int = 0  # how much further to the right what is wrapped goes on
     style: str = ""
 
 
@@ -60,10 +61,11 @@ def lines(page: Iterable[Line], screen: Screen) -> str:
     """The lines as the screen has room for them."""
     console, out = _console(screen)
     for line in page:
-        room = max(_NARROWEST, console.width) - line.indent
-        for piece in Text(clean(line.text, screen)).wrap(console, room):
+        room = console.width - line.indent - line.hang
+        for number, piece in enumerate(Text(clean(line.text, screen)).wrap(console, room)):
             piece.rstrip()
-            console.print(Text(" " * line.indent) + piece, style=line.style or None, soft_wrap=True)
+            indent = line.indent + (line.hang if number else 0)
+            console.print(Text(" " * indent) + piece, style=line.style or None, soft_wrap=True)
     return _without_padding(out.getvalue())
 
 
@@ -142,7 +144,7 @@ def decisions(page: DecisionPage, screen: Screen) -> str:
 
 def _row(line: DecisionLine) -> tuple[str, ...]:
     return (
-        figures.time(line.at_us),
+        figures.instant(line.at_us),
         line.decision_id,
         _verdict(line),
         line.policy,
@@ -156,7 +158,7 @@ def _block(line: DecisionLine) -> tuple[Line, Line]:
     used, generated, cost = _amounts(line)
     style = "red" if line.enforced_effect == "deny" else ""
     return (
-        Line(f"{figures.time(line.at_us)}  {line.decision_id}  {_who(line)}"),
+        Line(f"{figures.instant(line.at_us)}  {line.decision_id}  {_who(line)}"),
         Line(
             "  ".join(
                 part
@@ -169,8 +171,9 @@ def _block(line: DecisionLine) -> tuple[Line, Line]:
                 )
                 if part
             ),
-            2,
-            style,
+            indent=2,
+            hang=2,
+            style=style,
         ),
     )
 
@@ -255,7 +258,7 @@ def decisions_csv(page: DecisionPage) -> str:
               "input_tokens", "output_tokens")  # fmt: skip
     rows = (
         [
-            *(figures.time(line.at_us) if title == "at" else getattr(line, title) for title in titles),
+            *(figures.instant(line.at_us) if title == "at" else getattr(line, title) for title in titles),
             _usd(line.nano_usd),
         ]
         for line in page.lines
