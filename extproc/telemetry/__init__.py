@@ -11,6 +11,7 @@ from extproc.telemetry.instruments import Figure
 from extproc.telemetry.logs import configure_logging
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.names import Names
-from extproc.telemetry.tracing import Parent, Tracing, parent_of
+from extproc.telemetry.parents import Parent, parent_of
+from extproc.telemetry.tracing import Tracing
 
 __all__ = ["Figure", "Metrics", "Names", "Parent", "Tracing", "configure_logging", "logs", "parent_of"]

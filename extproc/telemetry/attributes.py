@@ -1,16 +1,23 @@
 """Names of attributes, pinned: `ai_policy.*` is ours, `gen_ai.*` is OpenTelemetry's v1.41.0.
 
 Floor 3. GenAI conventions are still unstable; a dependency bump must not rename what dashboards
-hold on to, so the names are spelled here and not imported.
+hold on to, so the names are spelled here and not imported. Newer names are asked for with
+`OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental`.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
 from opentelemetry.util.types import AttributeValue
 
-from extproc.decision import Decision, Finding, Settlement, Unit
+from extproc.decision import Decision, Finding, LimitState, Outcome, Settlement, Unit
 from extproc.policy.denials import number
 from extproc.policy.money import NANO_USD
+from extproc.telemetry.inference import LATEST, OPT_IN
 
 # Jaeger's search ignores longer values, and a span is not the record.
 MAX_LENGTH = 256
@@ -27,7 +34,17 @@ _PARTS = (
     "input_audio_ms",
 )
 
+# Renamed after v1.41.0 (semantic-conventions-genai, pull request 440), and released nowhere yet.
+_RENAMED: Final[Mapping[str, str]] = MappingProxyType(
+    {"gen_ai.usage.cache_creation.input_tokens": "gen_ai.usage.cache_write.input_tokens"}
+)
+
 Attributes = dict[str, AttributeValue]
+
+
+def wants_latest(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether somebody asked for GenAI names newer than v1.41.0; words for others are not ours to judge."""
+    return LATEST in (word.strip() for word in environ.get(OPT_IN, "").split(","))
 
 
 def decision_attributes(decision: Decision) -> Attributes:
@@ -46,10 +63,16 @@ def decision_attributes(decision: Decision) -> Attributes:
         "ai_policy.decision.policy_revision": decision.revision,
         "ai_policy.decision.policies_evaluated": len(decision.findings),
         "ai_policy.decision.would_deny": decision.would_deny,
+        "ai_policy.decision.policies_matched": _matched(decision),
         "ai_policy.findings": tuple(finding_line(f) for f in findings),
     }
     optional: dict[str, AttributeValue | None] = {
         "ai_policy.decision.determining_policy": str(decision.determining or "") or None,
+        # Of several the first: what Jaeger can search for is one value.
+        "ai_policy.decision.would_deny_policy": next(
+            (str(f.policy) for f in decision.spoken if f.would_deny), None
+        ),
+        "ai_policy.decision.target_model": decision.target_model or None,
         "ai_policy.identity.id": decision.identity.id or None,
         "ai_policy.identity.team": decision.identity.team or None,
         "ai_policy.source.route": decision.head.source.route or None,
@@ -57,11 +80,22 @@ def decision_attributes(decision: Decision) -> Attributes:
         "http.response.status_code": decision.denial.status if decision.denial else None,
     }
     attributes |= {name: value for name, value in optional.items() if value is not None}
-    return _cut(attributes | _limit_attributes(determining) | _request_attributes(decision))
+    limit = determining.limit if determining else None
+    return _cut(attributes | _limit_attributes(limit) | _request_attributes(decision))
 
 
-def settlement_attributes(decision: Decision, settlement: Settlement) -> Attributes:
-    """What the answer came to, on the span of the provider's work."""
+def finding_attributes(finding: Finding) -> Attributes:
+    """What one policy said, for the event of it on the span's timeline; few, as each costs an encoding."""
+    attributes: Attributes = {"ai_policy.policy": str(finding.policy), "ai_policy.outcome": finding.outcome}
+    if finding.effect is not None:
+        attributes["ai_policy.effect"] = _effect(finding)
+    if finding.limit is not None:
+        attributes["ai_policy.arithmetic"] = _arithmetic(finding.limit)
+    return _cut(attributes)
+
+
+def settlement_attributes(decision: Decision, settlement: Settlement, *, latest: bool = False) -> Attributes:
+    """What the answer came to, on the span of the provider's work; `latest` names are not pinned."""
     usage = settlement.usage
     reported = settlement.basis in ("provider", "partial")
     attributes: Attributes = {
@@ -90,29 +124,44 @@ def settlement_attributes(decision: Decision, settlement: Settlement) -> Attribu
         seconds = (settlement.first_byte_at_ns - decision.decided_at_ns) / 1e9
         optional["gen_ai.response.time_to_first_chunk"] = seconds
     attributes |= {name: value for name, value in optional.items() if value is not None}
-    return _cut(_request_attributes(decision) | attributes)
+    if decision.target_model:
+        # What the provider was asked for; the decision's own span says what the client asked for.
+        attributes["gen_ai.request.model"] = decision.target_model
+    whole = _cut(_request_attributes(decision) | attributes)
+    return {_RENAMED.get(name, name): value for name, value in whole.items()} if latest else whole
 
 
 def finding_line(finding: Finding) -> str:
     """One policy's finding in one searchable line."""
     parts = [str(finding.policy), finding.outcome.value]
     if finding.effect is not None:
-        parts.append(f"would_{finding.effect}" if finding.would_deny else finding.effect.value)
+        parts.append(_effect(finding))
     if finding.limit is not None:
-        limit = finding.limit
-        used, size, requested = (
-            number(limit.unit, each) for each in (limit.used, limit.limit, limit.requested)
-        )
-        parts.append(f"used {used} of {size} {limit.unit}, requested {requested}")
+        parts.append(_arithmetic(finding.limit))
     if finding.determining:
         parts.append("determining")
-    return " ".join(parts)[:MAX_LENGTH]
+    return " ".join(parts)
 
 
-def _limit_attributes(finding: Finding | None) -> Attributes:
-    if finding is None or finding.limit is None:
+def _effect(finding: Finding) -> str:
+    return f"would_{finding.effect}" if finding.would_deny else str(finding.effect)
+
+
+def _arithmetic(limit: LimitState) -> str:
+    used, size, requested = (number(limit.unit, each) for each in (limit.used, limit.limit, limit.requested))
+    unit = "" if limit.unit is Unit.COST_USD else f" {limit.unit}"
+    return f"used {used} of {size}{unit}, requested {requested}"
+
+
+def _matched(decision: Decision) -> tuple[str, ...]:
+    """The policies that matched, each once."""
+    matched = (str(f.policy) for f in decision.spoken if f.outcome is Outcome.MATCHED)
+    return tuple(dict.fromkeys(matched))
+
+
+def _limit_attributes(limit: LimitState | None) -> Attributes:
+    if limit is None:
         return {}
-    limit = finding.limit
     attributes: Attributes = {
         "ai_policy.limit.unit": limit.unit,
         "ai_policy.limit.limit": _shown(limit.unit, limit.limit),
@@ -146,12 +195,20 @@ def _request_attributes(decision: Decision) -> Attributes:
     }
     if request.max_output_tokens is not None:
         attributes["gen_ai.request.max_tokens"] = request.max_output_tokens
+    if request.temperature is not None:
+        attributes["gen_ai.request.temperature"] = request.temperature
     if request.choices != 1:
         attributes["gen_ai.request.choice.count"] = request.choices
     return attributes
 
 
 def _cut(attributes: Attributes) -> Attributes:
-    return {
-        name: value[:MAX_LENGTH] if isinstance(value, str) else value for name, value in attributes.items()
-    }
+    return {name: _short(value) for name, value in attributes.items()}
+
+
+def _short(value: AttributeValue) -> AttributeValue:
+    if isinstance(value, str):
+        return value[:MAX_LENGTH]
+    if isinstance(value, tuple):  # ours are of strings
+        return tuple(str(each)[:MAX_LENGTH] for each in value[:MAX_FINDINGS])
+    return value

@@ -1,4 +1,4 @@
-"""A real OTLP receiver: keeps every span that Envoy and the sidecar export."""
+"""A real OTLP receiver: keeps every span and log record that Envoy and the sidecar export."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any, Self
 
 import grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.common.v1 import common_pb2
 
@@ -27,6 +28,19 @@ class ReceivedSpan:
     status: int
     attributes: dict[str, Any]
     links: tuple[str, ...]
+    events: tuple[tuple[str, dict[str, Any]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedLog:
+    """One log record, in plain values."""
+
+    event_name: str
+    severity: str
+    trace_id: str
+    span_id: str
+    body: Any
+    attributes: dict[str, Any]
 
 
 def _plain(value: common_pb2.AnyValue) -> Any:
@@ -35,7 +49,34 @@ def _plain(value: common_pb2.AnyValue) -> Any:
         return None
     if kind == "array_value":
         return [_plain(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {item.key: _plain(item.value) for item in value.kvlist_value.values}
     return getattr(value, kind)
+
+
+class _Logs(logs_service_pb2_grpc.LogsServiceServicer):
+    def __init__(self) -> None:
+        self.received: list[ReceivedLog] = []
+
+    def Export(  # noqa: N802  gRPC's name and arguments
+        self,
+        request: logs_service_pb2.ExportLogsServiceRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002
+    ) -> logs_service_pb2.ExportLogsServiceResponse:
+        self.received += [
+            ReceivedLog(
+                event_name=record.event_name,
+                severity=record.severity_text,
+                trace_id=record.trace_id.hex(),
+                span_id=record.span_id.hex(),
+                body=_plain(record.body),
+                attributes={a.key: _plain(a.value) for a in record.attributes},
+            )
+            for resource_logs in request.resource_logs
+            for scope_logs in resource_logs.scope_logs
+            for record in scope_logs.log_records
+        ]
+        return logs_service_pb2.ExportLogsServiceResponse()
 
 
 class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
@@ -46,6 +87,8 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self._spans: list[ReceivedSpan] = []
         self._server = grpc.server(ThreadPoolExecutor(2))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]  # generated
+        self._logs = _Logs()
+        logs_service_pb2_grpc.add_LogsServiceServicer_to_server(self._logs, self._server)  # type: ignore[no-untyped-call]  # generated
         port = self._server.add_insecure_port("127.0.0.1:0")
         self.endpoint = f"http://127.0.0.1:{port}"
 
@@ -62,12 +105,15 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         context: grpc.ServicerContext,  # noqa: ARG002
     ) -> trace_service_pb2.ExportTraceServiceResponse:
         with self._lock:
-            self._spans.extend(_spans(request))
+            self._spans.extend(read_spans(request))
         return trace_service_pb2.ExportTraceServiceResponse()
 
     def spans(self) -> list[ReceivedSpan]:
         with self._lock:
             return list(self._spans)
+
+    def logs(self) -> list[ReceivedLog]:
+        return list(self._logs.received)
 
     def wait_for(
         self, wanted: Callable[[list[ReceivedSpan]], bool], timeout_s: float = 20
@@ -82,7 +128,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         return self.spans()
 
 
-def _spans(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[ReceivedSpan]:
+def read_spans(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[ReceivedSpan]:
     for resource_spans in request.resource_spans:
         resource = {a.key: _plain(a.value) for a in resource_spans.resource.attributes}
         for scope_spans in resource_spans.scope_spans:
@@ -99,4 +145,8 @@ def _spans(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[Rec
                     status=span.status.code,
                     attributes={a.key: _plain(a.value) for a in span.attributes},
                     links=tuple(link.trace_id.hex() for link in span.links),
+                    events=tuple(
+                        (event.name, {a.key: _plain(a.value) for a in event.attributes})
+                        for event in span.events
+                    ),
                 )

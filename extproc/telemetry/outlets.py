@@ -1,0 +1,244 @@
+"""What leaves for a collector: bounded, counted, and never waited for.
+
+Floor 3. The SDK's batch processors drop in silence and its exporters log every failure. Here what finds
+no place is refused before it is made, all that is lost is counted, and the log says once that exporting
+failed and once that it works again. A collector that is down, slow or mute costs that and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
+from typing import Any, Final, Self
+
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import (
+    BatchLogRecordProcessor,
+    LogRecordExporter,
+    LogRecordExportResult,
+)
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from extproc.telemetry.instruments import Figure
+
+log = logging.getLogger(__name__)
+
+# Two spans a request, exported twice a second: what some two thousand requests a second make. Spans of ours
+# are about 12 KiB each in memory, so a collector that is gone costs 50 MB at most.
+_MOST_PENDING: Final = 4096
+_BATCH: Final = 256
+# Keeps traces fresh in a UI; OpenTelemetry's five seconds do not.
+_DELAY_MS: Final = 500
+_GRACE_S: Final = 3.0
+_LAST_S: Final = 1.0  # for whoever was given up
+_LONGEST_CAUSE: Final = 256
+_EXPORTERS: Final = (
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.exporter.otlp.proto.http._common",
+    "opentelemetry.exporter.otlp.proto.http._log_exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """How much waits for a collector, and how it goes out."""
+
+    most_pending: int
+    size: int
+    delay_ms: int
+
+    @classmethod
+    def of(cls, kind: str) -> Batches:
+        """As OpenTelemetry's variables say: `kind` is BSP for spans, BLRP for log records."""
+        most = _whole_number(f"OTEL_{kind}_MAX_QUEUE_SIZE", _MOST_PENDING)
+        size = _whole_number(f"OTEL_{kind}_MAX_EXPORT_BATCH_SIZE", _BATCH)
+        delay_ms = _whole_number(f"OTEL_{kind}_SCHEDULE_DELAY", _DELAY_MS)
+        return cls(most_pending=most, size=min(size, most), delay_ms=delay_ms)
+
+
+class Outlet:
+    """One signal on its way to a collector; places are taken on one thread, and sending is another's."""
+
+    def __init__(self, what: str, exporter: SpanExporter | LogRecordExporter, most_pending: int) -> None:
+        self._what = what
+        self._exporter: Any = exporter
+        self._most_pending = most_pending
+        # Each is written by one thread alone.
+        self._taken = 0
+        self._refused = 0
+        self._lost = 0
+        self.exported = 0
+        self._is_failing = False
+        self._is_given_up = False
+        self._dropped_before = 0
+        for name in _EXPORTERS:
+            logging.getLogger(name).addFilter(_overhear)
+
+    @property
+    def dropped(self) -> int:
+        """What nobody will see: refused for want of a place, or not accepted by the collector."""
+        return self._refused + self._lost
+
+    @property
+    def pending(self) -> int:
+        """What was made and is neither exported nor lost."""
+        return self._taken - self.exported - self._lost
+
+    def has_room(self) -> bool:
+        """Whether one more may be made; what may not is counted as dropped."""
+        if self.pending < self._most_pending:
+            return True
+        self._refused += 1
+        return False
+
+    def take(self) -> None:
+        """Count one that is made and is now the SDK's."""
+        self._taken += 1
+
+    def send(self, batch: Sequence[Any]) -> bool:
+        """Export a batch; False where it is lost."""
+        with _Overheard() as overheard:
+            try:
+                is_sent = bool(self._exporter.export(batch).name == "SUCCESS")
+            except Exception as error:  # noqa: BLE001  a broken exporter is one that is down
+                overheard.cause = type(error).__name__
+                is_sent = False
+        if is_sent:
+            self.exported += len(batch)
+        else:
+            self._lost += len(batch)
+        self._tell(overheard.cause, 0 if is_sent else len(batch))
+        return is_sent
+
+    def _tell(self, cause: str, lost: int) -> None:
+        if not lost and self._is_failing:
+            dropped = self.dropped - self._dropped_before
+            log.warning("telemetry is exported again", extra={"what": self._what, "dropped": dropped})
+        elif lost and not self._is_failing:
+            self._dropped_before = self.dropped - lost
+            log.warning("telemetry is not exported", extra={"what": self._what, "cause": cause})
+        self._is_failing = lost > 0
+
+    def give_up(self) -> None:
+        """Export nothing more, not even what is under way."""
+        if not self._is_given_up:
+            self._is_given_up = True
+            self._exporter.shutdown()
+
+    def figures(self) -> Iterator[Figure]:
+        """How much went where."""
+        told = {
+            "exported": ("Accepted by the collector.", True),
+            "dropped": ("Lost: the collector was away or too slow.", True),
+            "pending": ("On their way to the collector.", False),
+        }
+        for name, (description, only_rises) in told.items():
+            yield Figure(
+                f"ai_policy.telemetry.{self._what}.{name}",
+                f"{{{self._what.removesuffix('s')}}}",
+                description,
+                partial(attrgetter(name), self),
+                only_rises,
+            )
+
+
+class SpanOutlet(Outlet, SpanExporter):
+    """Spans."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        batches = Batches.of("BSP")
+        super().__init__("spans", exporter, batches.most_pending)
+        self.processor = BatchSpanProcessor(self, batches.most_pending, batches.delay_ms, batches.size)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Export a batch, for the SDK."""
+        return SpanExportResult.SUCCESS if self.send(spans) else SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        """Stop, for the SDK."""
+        self.give_up()
+
+
+class LogRecordOutlet(Outlet, LogRecordExporter):
+    """Log records."""
+
+    def __init__(self, exporter: LogRecordExporter) -> None:
+        batches = Batches.of("BLRP")
+        super().__init__("log_records", exporter, batches.most_pending)
+        self.processor = BatchLogRecordProcessor(
+            self, batches.delay_ms, batches.size, max_queue_size=batches.most_pending
+        )
+
+    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
+        """Export a batch, for the SDK."""
+        return LogRecordExportResult.SUCCESS if self.send(batch) else LogRecordExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: int = 0) -> bool:  # noqa: ARG002  the SDK's signature
+        """Nothing waits in an exporter."""
+        return True
+
+    def shutdown(self) -> None:
+        """Stop, for the SDK."""
+        self.give_up()
+
+
+def close(outlets: Iterable[SpanOutlet | LogRecordOutlet], *, grace_s: float = _GRACE_S) -> None:
+    """Export what is pending, all at once, and give up what takes longer than that."""
+    ends_at = time.monotonic() + grace_s
+    closing = [
+        # Daemons: an exporter that cannot be interrupted ends with the process.
+        (outlet, threading.Thread(target=outlet.processor.shutdown, daemon=True))
+        for outlet in outlets
+    ]
+    for _, thread in closing:
+        thread.start()
+    for outlet, thread in closing:
+        thread.join(max(0.0, ends_at - time.monotonic()))
+        if thread.is_alive():
+            outlet.give_up()
+            thread.join(_LAST_S)
+
+
+class _Overheard:
+    """What the SDK's exporters log in this thread meanwhile, kept from the log."""
+
+    def __init__(self) -> None:
+        self.cause = ""
+
+    def __enter__(self) -> Self:
+        _thread.overheard = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _thread.overheard = None
+
+
+_thread = threading.local()
+
+
+def _overhear(record: logging.LogRecord) -> bool:
+    """A filter of the exporters' loggers."""
+    overheard: _Overheard | None = getattr(_thread, "overheard", None)
+    if overheard is None:
+        return True
+    # An endpoint may carry a password before its host.
+    overheard.cause = re.sub(r"[^\s/]+@", "", record.getMessage())[:_LONGEST_CAUSE]
+    return False
+
+
+def _whole_number(name: str, default: int) -> int:
+    said = os.environ.get(name, "").strip()
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
+    if said:
+        log.warning("not a whole number above 0", extra={"variable": name, "used_instead": default})
+    return default
