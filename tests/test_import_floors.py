@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("intake", "accesslog", "keeping"),
     ("edge",),
     ("errands",),
-    ("exchange",),
+    ("exchange", "rehearsal"),
     ("server", "admin", "budgets", "gauges", "leases", "pauses"),
     ("serve", "workers"),
     ("cli",),

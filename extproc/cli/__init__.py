@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from extproc.cli.checking import check
+from extproc.cli.rehearsing import run_tests
 from extproc.cli.rendering import envoy
 from extproc.cli.serving import serve
 from extproc.cli.vocabularies import vocab
@@ -30,3 +31,4 @@ def main(
 
 for _command in (serve, check, envoy, vocab):
     app.command()(_command)
+app.command("test")(run_tests)

@@ -1,0 +1,6 @@
+"""Policies tried out without Envoy: requests of a test file, and requests of the ledger.
+
+Floor 3. The session, the store in memory and the arithmetic are those that serve; what is here feeds them
+and reads the decision. `stage` runs one request, `cases` and `trial` are `extproc test`; `recorded`,
+`counts` and `replay` are `extproc replay`.
+"""
