@@ -292,10 +292,8 @@ def _cell(value: Any) -> Any:
         return str(value).lower()
     if not isinstance(value, str):
         return value
-    # Looked at as it came: what is cleaned away before a formula's sign may be nothing to a spreadsheet.
     is_formula = value[:1] in _FORMULA or value.strip()[:1] in _FORMULA
-    shown = clean(value)
-    return f"'{shown}" if value and is_formula else shown
+    return f"'{clean(value)}" if value and is_formula else clean(value)
 
 
 def _usd(nano_usd: int | None) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import date, datetime, time, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from types import MappingProxyType
 from typing import Final
 
@@ -15,6 +15,8 @@ from extproc.errors import QuestionInvalid
 from extproc.policy import calendar
 
 _SECOND_US: Final = 1_000_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 _AGO: Final = re.compile(r"(?:[0-9]{1,9}[smhdw])+")
 _AGO_PART: Final = re.compile(r"([0-9]+)([smhdw])")
 _UNITS_US: Mapping[str, int] = MappingProxyType(
@@ -75,7 +77,7 @@ def _by_calendar(said: str, zone: tzinfo) -> int:
     except ValueError:
         instant = datetime.fromisoformat(said)
         at = instant if instant.tzinfo else instant.replace(tzinfo=zone)
-        return int(at.timestamp()) * _SECOND_US + at.microsecond
+        return (at - _EPOCH) // _MICROSECOND
     # Not every day begins at midnight: clocks are changed then in some zones.
     noon = datetime.combine(day, time(12), zone)
     return calendar.edges_us("day", zone, int(noon.timestamp()) * _SECOND_US)[1]
