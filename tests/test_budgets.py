@@ -1,7 +1,7 @@
 """Counters over the admin port: read, reset, overridden, and every change a record."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,9 @@ class Notes:
 
     def changed(self, change: Change) -> None:
         self.changes.append(change)
+
+    def activated(self, revision: str, at_ns: int, wording: Mapping[str, str]) -> None:
+        raise AssertionError(revision, at_ns, wording)
 
 
 @dataclass

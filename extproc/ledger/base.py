@@ -26,6 +26,15 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """A revision of the policies came into force, worded so."""
+
+    revision: str
+    at_ns: int
+    wording: Mapping[str, str]  # Kind/name -> its spec as YAML
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerStatus:
     """How the ledger does; `/readyz` and metrics show it."""
 
@@ -55,6 +64,9 @@ class Ledger(Protocol):
 
     def changed(self, change: Change) -> None:
         """Write down what somebody changed."""
+
+    def activated(self, revision: str, at_ns: int, wording: Mapping[str, str]) -> None:
+        """Write down how the policies of a revision are worded, once; it is in force from now on."""
 
     @property
     def status(self) -> LedgerStatus:

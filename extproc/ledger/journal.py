@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from extproc.decision import Decision, Settlement
 from extproc.errors import LedgerUnavailable, SettingsInvalid
-from extproc.ledger.base import Change, LedgerStatus
+from extproc.ledger.base import Activation, Change, LedgerStatus
 from extproc.ledger.book import Book
 from extproc.ledger.pages import Entry, Place
 from extproc.ledger.thread import LedgerThread
@@ -58,6 +58,7 @@ class _Batch:
     size_bytes: int = 0  # of the entries, about
     counters: tuple[CounterState, ...] = ()
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    watching: list[asyncio.Future[None]] = field(default_factory=list)  # in no hurry, and never told why not
 
 
 class Journal:
@@ -139,6 +140,7 @@ class Journal:
                 await asyncio.wait({self._task})
         self._thread.stop(self._writer.close)
         _release(self._batch.waiting, "the ledger is closed")
+        _release(self._batch.watching)
         if self._pending:
             log.error("records are lost: the ledger was closed", extra={"records": self._pending})
 
@@ -170,6 +172,24 @@ class Journal:
     def changed(self, change: Change) -> None:
         """See `Ledger.changed`."""
         self._put(change)
+
+    def activated(self, revision: str, at_ns: int, wording: Mapping[str, str]) -> None:
+        """See `Ledger.activated`."""
+        self._put(Activation(revision=revision, at_ns=at_ns, wording=wording))
+
+    async def flushed(self, timeout_s: float) -> None:
+        """Wait until what was left here before is committed; not longer than that, nor while nothing can be.
+
+        The commit comes when it would have come anyway.
+        """
+        if not self._pending or self._status.error or self._closing.is_set():
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._batch.watching.append(done)
+        self._something.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await done
 
     async def counters(self) -> tuple[CounterState, ...]:
         """Every counter of this scope as last written down. Raises `LedgerUnavailable`."""
@@ -271,6 +291,8 @@ class Journal:
         except Exception:
             _release(batch.waiting, "the ledger could not be written")
             raise
+        finally:
+            _release(batch.watching)
         _release(batch.waiting)
 
     async def _look_after(self) -> None:
@@ -296,7 +318,9 @@ class Journal:
 
 
 def _size_bytes(entry: Entry) -> int:
-    """About what an entry holds until it is a row, which is never more than 8 KiB."""
+    """About what an entry holds until it is a row, which is smaller."""
+    if isinstance(entry, Activation):
+        return _RECORD_BYTES + sum(len(name) + len(text) for name, text in entry.wording.items())
     if not isinstance(entry, Decision):
         return _RECORD_BYTES
     head, request = entry.head, entry.request

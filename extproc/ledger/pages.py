@@ -6,11 +6,12 @@ they do in the tables.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from extproc.decision import Decision, Effect, Settlement
-from extproc.ledger.base import Change
+from extproc.ledger.base import Activation, Change
 from extproc.ledger.book import Row
 from extproc.ledger.records import change_record, decision_record, usage_record
 from extproc.ledger.shedding import fitting
@@ -21,7 +22,7 @@ from extproc.store.base import CounterState
 # As many as a store keeps in memory; of those beyond, the ledger stays behind.
 _MOST_COUNTERS = 1_000_000
 
-Entry = Decision | Settlement | Change
+Entry = Decision | Settlement | Change | Activation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +41,11 @@ class Pages:
     decisions: dict[str, Row] = field(default_factory=dict)
     usage: dict[str, Row] = field(default_factory=dict)
     changes: dict[str, Row] = field(default_factory=dict)
+    revisions: dict[str, Row] = field(default_factory=dict)
     counters: dict[str, CounterState] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.decisions) + len(self.usage) + len(self.changes)
+        return len(self.decisions) + len(self.usage) + len(self.changes) + len(self.revisions)
 
     def __bool__(self) -> bool:
         return len(self) > 0 or bool(self.counters)
@@ -69,6 +71,7 @@ class Pages:
         yield from (Pages(decisions={name: row}) for name, row in self.decisions.items())
         yield from (Pages(usage={name: row}) for name, row in self.usage.items())
         yield from (Pages(changes={name: row}) for name, row in self.changes.items())
+        yield from (Pages(revisions={name: row}) for name, row in self.revisions.items())
         yield from (Pages(counters={name: state}) for name, state in self.counters.items())
 
     def _add(self, entry: Entry, place: Place, at_us: int) -> None:
@@ -76,8 +79,11 @@ class Pages:
             self.decisions[entry.id] = _decision_row(entry, place, is_settled=entry.id in self.usage)
         elif isinstance(entry, Settlement):
             self._settle(entry, place, at_us)
-        else:
+        elif isinstance(entry, Change):
             self.changes[entry.change_id] = _change_row(entry, place)
+        else:
+            self.revisions.pop(entry.revision, None)  # the last one is in force
+            self.revisions[entry.revision] = _revision_row(entry)
 
     def _settle(self, settlement: Settlement, place: Place, at_us: int) -> None:
         name = settlement.decision_id
@@ -118,6 +124,7 @@ def _decision_row(decision: Decision, place: Place, *, is_settled: bool) -> Row:
         column(identity.team),
         column(identity.user),
         column(identity.key),
+        column(identity.id),
         column(request.provider) if request else "",
         column(decision.upstream_model),
         column(request.operation) if request else "",
@@ -144,10 +151,16 @@ def _change_row(change: Change, place: Place) -> Row:
     )
 
 
+def _revision_row(activation: Activation) -> Row:
+    at_us = activation.at_ns // 1000
+    # Escaped, so that both databases take every character that YAML can spell.
+    return (activation.revision, at_us, at_us, json.dumps(dict(activation.wording)))
+
+
 # The columns of each table, in the order of its rows.
 DECISION_COLUMNS = (
     *("id", "occurred_at_us", "instance", "effect", "enforced_effect", "reason", "policy"),
-    *("team", "user_name", "key_name", "provider", "model", "operation"),
+    *("team", "user_name", "key_name", "identity", "provider", "model", "operation"),
     *("would_deny", "is_open", "deadline_us", "record"),
 )
 _IS_OPEN = DECISION_COLUMNS.index("is_open")
@@ -155,4 +168,5 @@ USAGE_COLUMNS = (
     *("input_tokens", "output_tokens", "cache_read_input_tokens"),
     *("cache_creation_input_tokens", "reasoning_output_tokens"),
 )
+REVISION_COLUMNS = ("revision", "activated_at_us", "in_force_at_us", "wording")
 CHANGE_COLUMNS = ("id", "occurred_at_us", "instance", "action", "subject", "record")

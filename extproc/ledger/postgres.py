@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,11 +18,13 @@ import psycopg
 from psycopg import conninfo, sql
 
 from extproc.errors import LedgerUnavailable, SettingsInvalid
-from extproc.ledger.book import RecordRefused, Row
-from extproc.ledger.schema import migrate
+from extproc.ledger.book import QuestionTooLong, RecordRefused, Row
+from extproc.ledger.schema import check, migrate
 
 _CONNECT_TIMEOUT_S = 3
 _STATEMENT_TIMEOUT_MS = 5_000
+# An index over many records takes its time, once; whoever waits for its lock meanwhile tries again.
+_MIGRATION_TIMEOUT_S = 900
 # A little after the server's own: what it says of itself is worth more.
 _ANSWER_TIMEOUT_S = 6.0
 # So many rows travel together: even a slow server has done them long before the time-out.
@@ -38,8 +41,15 @@ T = TypeVar("T")
 class _Connection(psycopg.Connection[Row]):
     """A connection whose every wait ends, whatever has become of the server."""
 
+    patience_s: float | None = None  # where an answer may take longer than usual
+
     def wait(self, gen: Generator[Any, Any, T], interval: float = 0.1, timeout: float | None = None) -> T:
-        return super().wait(gen, interval, _ANSWER_TIMEOUT_S if timeout is None else timeout)
+        usual_s = self.patience_s or _ANSWER_TIMEOUT_S
+        return super().wait(gen, interval, usual_s if timeout is None else timeout)
+
+    def limit(self, timeout_s: float) -> None:
+        """Let no statement of this transaction take longer. A pool may give the next one another server."""
+        self.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(max(1, round(timeout_s * 1000))))
 
 
 class _Transaction:
@@ -57,6 +67,21 @@ class _Transaction:
                 cursor.executemany(text, some)
                 changed += max(0, cursor.rowcount)
         return changed
+
+
+class _Reading:
+    def __init__(self, connection: _Connection, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._ends_at_s = time.monotonic() + timeout_s
+
+    def rows(self, statement: str, parameters: Row = ()) -> list[Row]:
+        left_s = self._ends_at_s - time.monotonic()
+        if left_s <= 0:
+            raise QuestionTooLong(self._timeout_s)
+        self._connection.patience_s = left_s + _ANSWER_TIMEOUT_S
+        self._connection.limit(left_s)
+        return self._connection.execute(_placeholders(statement), parameters).fetchall()
 
 
 class PostgresBook:
@@ -78,6 +103,7 @@ class PostgresBook:
         self._url = url
         self._secret = str(parts.get("password") or "")
         self._connection: _Connection | None = None
+        self._reader: _Connection | None = None
 
     @contextmanager
     def transaction(self, *, is_durable: bool = False) -> Iterator[_Transaction]:  # noqa: ARG002  see the class
@@ -86,8 +112,7 @@ class PostgresBook:
             if self._connection is None or self._connection.closed:
                 self._connection = self._connect()
             connection = self._connection
-            # Of this transaction alone: a pool may give the next one another server process.
-            connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(_STATEMENT_TIMEOUT_MS))
+            connection.limit(_STATEMENT_TIMEOUT_MS / 1000)
             yield _Transaction(connection)
             connection.commit()
         except psycopg.Error as error:
@@ -100,31 +125,74 @@ class PostgresBook:
             self.close()
             raise
 
+    @contextmanager
+    def reading(self, *, timeout_s: float) -> Iterator[_Reading]:
+        """See `Book.reading`."""
+        try:
+            if self._reader is None or self._reader.closed:
+                self._reader = self._connect_to_read()
+            yield _Reading(self._reader, timeout_s)
+            self._reader.rollback()
+        except psycopg.errors.QueryCanceled as error:
+            self._close_reader()
+            raise QuestionTooLong(timeout_s) from error
+        except psycopg.Error as error:
+            self._close_reader()
+            raise self._translated(error) from error
+        except BaseException:
+            self._close_reader()
+            raise
+
     def close(self) -> None:
         """See `Book.close`. What is not committed is undone."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(psycopg.Error):
-                connection.close()
+        _let_go(connection)
+        self._close_reader()
+
+    def _close_reader(self) -> None:
+        connection, self._reader = self._reader, None
+        _let_go(connection)
 
     def _connect(self) -> _Connection:
-        connection = _Connection.connect(
+        connection = self._open()
+        try:
+            connection.limit(_STATEMENT_TIMEOUT_MS / 1000)
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            ((found,),) = connection.execute(_HAS_VERSIONS).fetchall()
+            connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_STATEMENT_TIMEOUT_MS))
+            connection.limit(_MIGRATION_TIMEOUT_S)
+            connection.patience_s = _MIGRATION_TIMEOUT_S + _ANSWER_TIMEOUT_S
+            migrate(_Transaction(connection), is_new=not found)
+            connection.patience_s = None
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect_to_read(self) -> _Connection:
+        connection = self._open()
+        try:
+            # One snapshot for all questions of a look.
+            connection.read_only = True
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.limit(_STATEMENT_TIMEOUT_MS / 1000)
+            ((found,),) = connection.execute(_HAS_VERSIONS).fetchall()
+            check(_Transaction(connection), is_new=not found)
+            connection.rollback()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open(self) -> _Connection:
+        return _Connection.connect(
             self._url,
             connect_timeout=_CONNECT_TIMEOUT_S,
             application_name="extproc",
             # Statements that a server process prepared are unknown to the next one a pool gives.
             prepare_threshold=None,
         )
-        try:
-            connection.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(_STATEMENT_TIMEOUT_MS))
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-            ((found,),) = connection.execute(_HAS_VERSIONS).fetchall()
-            migrate(_Transaction(connection), is_new=not found)
-            connection.commit()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
 
     def _translated(self, error: psycopg.Error) -> LedgerUnavailable:
         """The error without any value: a server repeats values in its own words."""
@@ -135,6 +203,12 @@ class PostgresBook:
         if self._secret:
             said = said.replace(self._secret, "***")
         return LedgerUnavailable(said.strip())
+
+
+def _let_go(connection: _Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(psycopg.Error):
+            connection.close()
 
 
 def _placeholders(statement: str) -> sql.SQL:

@@ -11,8 +11,9 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from extproc.errors import SettingsInvalid
-from extproc.ledger.book import Transaction
+from extproc.ledger.book import Reading, Transaction
 
+_NEWEST = "SELECT COALESCE(MAX(version), 0) FROM ledger_version"
 _CREATE_VERSIONS = "CREATE TABLE ledger_version (version INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL)"
 
 
@@ -42,19 +43,37 @@ def migrate(transaction: Transaction, *, is_new: bool) -> None:
     known = migrations()
     if is_new:
         transaction.rows(_CREATE_VERSIONS)
-    ((version,),) = transaction.rows("SELECT COALESCE(MAX(version), 0) FROM ledger_version")
-    newest = known[-1].version
-    if version > newest:
-        raise SettingsInvalid(
-            f"--ledger (EXTPROC_LEDGER) was written by a newer release: its schema is {version}, this "
-            f"release knows {newest}; run that release, or name another ledger"
-        )
+    ((version,),) = transaction.rows(_NEWEST)
+    _refuse_newer(version)
     for migration in known:
         if migration.version <= version:
             continue
         for statement in migration.statements:
             transaction.rows(statement)
         transaction.run("INSERT INTO ledger_version VALUES (?, ?)", [(migration.version, migration.name)])
+
+
+def check(reading: Reading, *, is_new: bool) -> None:
+    """Make sure that the tables are those of this release. Raises `SettingsInvalid`."""
+    if is_new:
+        raise SettingsInvalid("--ledger (EXTPROC_LEDGER) holds no ledger yet; `extproc serve` makes it")
+    ((version,),) = reading.rows(_NEWEST)
+    _refuse_newer(version)
+    newest = migrations()[-1].version
+    if version < newest:
+        raise SettingsInvalid(
+            f"--ledger (EXTPROC_LEDGER) was written by an older release: its schema is {version}, this "
+            f"release reads {newest}; `extproc serve` of this release brings it forward"
+        )
+
+
+def _refuse_newer(version: int) -> None:
+    newest = migrations()[-1].version
+    if version > newest:
+        raise SettingsInvalid(
+            f"--ledger (EXTPROC_LEDGER) was written by a newer release: its schema is {version}, this "
+            f"release knows {newest}; run that release, or name another ledger"
+        )
 
 
 def _read(file: Traversable) -> Migration:

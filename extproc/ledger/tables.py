@@ -13,7 +13,15 @@ from google.protobuf.message import DecodeError
 from extproc.decision import Settlement
 from extproc.ledger import restored
 from extproc.ledger.book import Row, Transaction
-from extproc.ledger.pages import CHANGE_COLUMNS, DECISION_COLUMNS, USAGE_COLUMNS, Pages, Place, usage_row
+from extproc.ledger.pages import (
+    CHANGE_COLUMNS,
+    DECISION_COLUMNS,
+    REVISION_COLUMNS,
+    USAGE_COLUMNS,
+    Pages,
+    Place,
+    usage_row,
+)
 from extproc.ledger.records import usage_record
 from extproc.model import Basis, Usage
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
@@ -25,6 +33,9 @@ _UPKEEP_ROWS = 500
 # Databases bound how many parameters a statement has; SQLite's oldest bound is 999.
 _IDS_AT_ONCE = 500
 _COUNTERS_AT_ONCE = 10_000
+# A revision counts as in force this much longer: how exactly it is kept, and requests that outlive it.
+_IN_FORCE_US = 3_600_000_000
+_STILL_USED_US = 86_400_000_000
 
 
 def _insert(table: str, columns: Sequence[str], conflict: str) -> str:
@@ -47,6 +58,13 @@ _INSERT_USAGE = _insert(
     "(decision_id, sequence) DO NOTHING",
 )
 _INSERT_CHANGE = _insert("changes", CHANGE_COLUMNS, "(id) DO NOTHING")
+_INSERT_REVISION = _insert("revisions", REVISION_COLUMNS, "(revision) DO NOTHING")
+_IN_FORCE = "UPDATE revisions SET in_force_at_us = ? WHERE revision = ? AND in_force_at_us < ?"
+# The newest may be in force where nobody has told yet.
+_FORGET_REVISIONS = (
+    "DELETE FROM revisions WHERE in_force_at_us < ?"
+    " AND activated_at_us < (SELECT MAX(activated_at_us) FROM revisions)"
+)
 _UPSERT_COUNTER = (
     _insert("counters", ("scope", "counter", "version", "state", "updated_at_us"), "(scope, counter)")
     + " DO UPDATE SET version = excluded.version, state = excluded.state,"
@@ -84,6 +102,8 @@ def write(transaction: Transaction, pages: Pages, place: Place, at_us: int) -> N
         _settle(transaction, pages)
     if pages.changes:
         transaction.run(_INSERT_CHANGE, list(pages.changes.values()))
+    if pages.revisions:
+        transaction.run(_INSERT_REVISION, [pages.revisions[name] for name in sorted(pages.revisions)])
     if pages.counters:
         _count(transaction, pages, place.scope, at_us)
 
@@ -181,6 +201,13 @@ def prune(transaction: Transaction, before_us: int) -> bool:
     if old:
         transaction.run(_DELETE_DECISION, old)
     return max(len(old), len(orphans)) >= _UPKEEP_ROWS
+
+
+def keep_revisions(transaction: Transaction, in_force: str, at_us: int, before_us: int) -> None:
+    """Note which revision is in force, and forget those under which no decision is left."""
+    if in_force:
+        transaction.run(_IN_FORCE, [(at_us, in_force, at_us - _IN_FORCE_US)])
+    transaction.rows(_FORGET_REVISIONS, (before_us - _STILL_USED_US,))
 
 
 def _chunks(names: list[str]) -> Iterator[list[str]]:

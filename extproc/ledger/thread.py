@@ -18,9 +18,9 @@ T = TypeVar("T")
 class LedgerThread:
     """Runs functions one after another; made and used by one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "ledger") -> None:
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     async def run(self, function: Callable[[], T]) -> T:

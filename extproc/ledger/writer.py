@@ -24,6 +24,7 @@ class Writer:
         self._place = place
         self._began_at_us = began_at_us
         self._pages = Pages()
+        self._in_force = ""  # which revision
         self.pending = 0
         self.written = 0
         self.refused = 0  # that no later try will write
@@ -42,6 +43,7 @@ class Writer:
         """Let these wait for the next commit."""
         self.refused += self._pages.add(entries, self._place, at_us)
         self.pending = len(self._pages)
+        self._in_force = next(reversed(self._pages.revisions), self._in_force)
 
     def write(
         self,
@@ -75,6 +77,7 @@ class Writer:
         with self._book.transaction() as transaction:
             has_expired = tables.expire(transaction, self._place, at_us, self._began_at_us)
         with self._book.transaction() as transaction:
+            tables.keep_revisions(transaction, self._in_force, at_us, before_us)
             return tables.prune(transaction, before_us) or has_expired
 
     def close(self) -> None:
