@@ -75,7 +75,7 @@ def run(asked: tuple[Workload, ...], *, seconds: float, rounds: int) -> Report:
 
 def _cell(lane: Lane, workload: Workload, number: int, seconds: float) -> Cell:
     messages = lane.messages()
-    sample = _load(lane, workload, seconds)
+    sample = load(lane, workload, seconds)
     cell = Cell(
         workload=workload.name,
         row=lane.row.name,
@@ -87,7 +87,8 @@ def _cell(lane: Lane, workload: Workload, number: int, seconds: float) -> Cell:
     return cell
 
 
-def _load(lane: Lane, workload: Workload, seconds: float) -> Sample:
+def load(lane: Lane, workload: Workload, seconds: float) -> Sample:
+    """Let callers ask for so long. Raises `BenchFailed` if a request failed."""
     job = Job(
         port=lane.port,
         request=workload.request,

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from bench.errors import BenchFailed
 from bench.load import HOST, OK
@@ -59,7 +60,7 @@ def lanes() -> Iterator[tuple[Lane, ...]]:
 
     """
     with TemporaryDirectory(prefix="bench-") as folder, ExitStack() as running:
-        starter = _Starter(Path(folder), running)
+        starter = Starter(Path(folder), running)
         starter.write_policies()
         demo_port = free_port()
         demo = starter.start("provider", [sys.executable, "-m", "demo.provider", "--port", str(demo_port)])
@@ -68,7 +69,9 @@ def lanes() -> Iterator[tuple[Lane, ...]]:
         yield tuple(started)
 
 
-class _Starter:
+class Starter:
+    """Starts the processes of one benchmark in a folder; they end with the stack given."""
+
     def __init__(self, folder: Path, running: ExitStack) -> None:
         self._folder = folder
         self._running = running
@@ -85,10 +88,13 @@ class _Starter:
         for path in self._policies.glob("*.yaml"):
             path.write_text(out_of_reach(path.read_text()))
 
-    def start(self, name: str, command: list[str]) -> Child:
+    def start(
+        self, name: str, command: list[str], environment: Mapping[str, str] = MappingProxyType({})
+    ) -> Child:
         """Start a process that ends with the block."""
         log = self._folder / f"{name}.log"
-        started = child.start(name, command, log=log, environment=self._environment, folder=ROOT)
+        whole = self._environment | dict(environment)
+        started = child.start(name, command, log=log, environment=whole, folder=ROOT)
         self._running.callback(started.stop, grace_s=5)
         return started
 
@@ -101,12 +107,19 @@ class _Starter:
             timeout_s=START_S,
         )
 
-    def lane(self, number: int, row: Row, demo: Child, demo_port: int) -> Lane:
+    def lane(
+        self,
+        number: int,
+        row: Row,
+        demo: Child,
+        demo_port: int,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Lane:
         """Start one row's sidecar and Envoy; both are ready when this returns."""
         grpc = f"unix:{self._folder}/{number}.sock"
         groups = {"provider": demo.process.pid}
         if row.sidecar is not Sidecar.NOBODY:
-            groups["sidecar"] = self._sidecar(number, row, grpc).process.pid
+            groups["sidecar"] = self._sidecar(number, row, grpc, environment).process.pid
         port, admin_port = free_port(), free_port()
         settings = EnvoySettings(
             gateway_port=port,
@@ -126,7 +139,7 @@ class _Starter:
         self.await_answer(admin_port, "/ready", envoy)
         return Lane(row=row, port=port, admin_port=admin_port, groups=groups | {"envoy": envoy.process.pid})
 
-    def _sidecar(self, number: int, row: Row, grpc: str) -> Child:
+    def _sidecar(self, number: int, row: Row, grpc: str, environment: Mapping[str, str]) -> Child:
         name = f"sidecar-{number}"
         if row.sidecar is Sidecar.EMPTY:
             started = self.start(name, [sys.executable, "-m", "bench.empty", grpc])
@@ -136,7 +149,7 @@ class _Starter:
         admin_port = free_port()
         command = [sys.executable, "-m", "extproc", "serve", "--policies", str(self._policies)]
         command += ["--grpc", grpc, "--admin-port", str(admin_port), "--usage", row.usage]
-        started = self.start(name, command)
+        started = self.start(name, command, environment)
         self.await_answer(admin_port, "/readyz", started)
         return started
 

@@ -191,9 +191,9 @@ class LogRecordOutlet(Outlet, LogRecordExporter):
         self.give_up()
 
 
-def close(outlets: Iterable[SpanOutlet | LogRecordOutlet], *, grace_s: float = _GRACE_S) -> None:
-    """Export what is pending, all at once, and give up what takes longer than that."""
-    ends_at = time.monotonic() + grace_s
+def close(outlets: Iterable[SpanOutlet | LogRecordOutlet]) -> None:
+    """Export what is pending, all at once, and give up what takes more than a few seconds."""
+    ends_at = time.monotonic() + _GRACE_S
     closing = [
         # Daemons: an exporter that cannot be interrupted ends with the process.
         (outlet, threading.Thread(target=outlet.processor.shutdown, daemon=True))
