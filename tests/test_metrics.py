@@ -166,7 +166,7 @@ def test_what_alerts_watch_is_there_before_its_first_time(metrics: Metrics) -> N
     assert value(metrics, "ai_policy_failed_open_total", error_type="store_unavailable") == 0
     assert value(metrics, "ai_policy_reload_failures_total") == 0
     assert value(metrics, "ai_policy_abandoned_total") == 0
-    assert value(metrics, "ai_policy_telemetry_dropped_total", signal="traces") == 0
+    assert value(metrics, "ai_policy_telemetry_metrics_dropped_total") == 0
 
 
 def test_a_reservation_is_open_from_its_verdict_to_its_settlement(metrics: Metrics) -> None:
@@ -624,7 +624,7 @@ def test_an_export_that_failed_is_counted_and_scraping_goes_on(
     metrics = pushing(monkeypatch, collector)
     metrics.decided(decided())
     metrics.flush()
-    dropped = value(metrics, "ai_policy_telemetry_dropped_total", signal="metrics")
+    dropped = value(metrics, "ai_policy_telemetry_metrics_dropped_total")
     metrics.close()
 
     assert dropped == 1

@@ -135,12 +135,12 @@ class Metrics:
             "Policy folders that did not load.",
             begins=_AT_ZERO,
         )
-        self.telemetry_dropped = Tally(
+        self.exports_dropped = Tally(
             meter,
-            "ai_policy.telemetry.dropped",
-            "{item}",
-            "Spans and log records that were given up, and exports of metrics that failed.",
-            begins=[(("signal", signal.value.lower()),) for signal in otlp.Signal],
+            "ai_policy.telemetry.metrics.dropped",
+            "{export}",
+            "Exports of metrics that the collector did not take.",
+            begins=_AT_ZERO,
         )
         self.streams_active = Level(meter, "ai_policy.streams.active", "{stream}", "Open now.")
 
@@ -251,7 +251,7 @@ class Metrics:
         self._provider.shutdown(timeout_millis=_CLOSE_MS)
 
     def _export_failed(self) -> None:
-        self.telemetry_dropped.add(1, signal="metrics")
+        self.exports_dropped.add(1)
 
 
 def _holds(decision: Decision) -> bool:
