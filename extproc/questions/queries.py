@@ -113,7 +113,9 @@ def decisions(reading: Reading, only: DecisionFilter, *, limit: int, after: str)
     statement = f"SELECT {', '.join(_LINE.values())} FROM {source}"  # noqa: S608  our own words
     rows = reading.rows(statement, (*parameters, limit + 1))
     lines = tuple(_line(row) for row in rows[:limit])
-    return DecisionPage(lines=lines, next=_cursor(lines[-1]) if len(rows) > limit else "")
+    return DecisionPage(
+        lines=lines, next=_cursor(lines[-1].at_us, lines[-1].decision_id) if len(rows) > limit else ""
+    )
 
 
 def where(only: DecisionFilter) -> tuple[str, Row]:
@@ -150,19 +152,18 @@ def _line(row: Row) -> DecisionLine:
 # --- where a page ends
 
 
-def _cursor(line: DecisionLine) -> str:
-    return base64.urlsafe_b64encode(f"{line.at_us}:{line.decision_id}".encode()).decode().rstrip("=")
+def _cursor(at_us: int, name: str) -> str:
+    return base64.urlsafe_b64encode(f"{at_us}:{name}".encode()).decode().rstrip("=")
 
 
 def _read_cursor(text: str) -> tuple[int, str]:
     try:
-        written = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
-        at, colon, name = written.partition(":")
+        written = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+        at, _, name = written.partition(":")
         at_us = int(at)
     except (ValueError, binascii.Error) as error:
         raise _no_cursor() from error
-    is_ours = colon and str(at_us) == at and FIRST_US <= at_us <= LAST_US and name == column(name)
-    if not is_ours:
+    if text != _cursor(at_us, name) or not FIRST_US <= at_us <= LAST_US or name != column(name):
         raise _no_cursor()
     return at_us, name
 

@@ -62,11 +62,13 @@ class LedgerReader:
         flushed: Callable[[float], Awaitable[None]] | None = None,
         timeout_s: float = _TIMEOUT_S,
         clock_ns: Callable[[], int] = time.time_ns,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._book = book
         self._flushed = flushed
         self._timeout_s = timeout_s
         self._clock_ns = clock_ns
+        self._pause = pause
         self._thread = LedgerThread("ledger reader")
         self._places = threading.BoundedSemaphore(_MOST_WAITING)
 
@@ -77,7 +79,7 @@ class LedgerReader:
         for pause_s in _LOOK_AGAIN_S:
             if not _may_come(found) or not self._is_young(decision_id):
                 break
-            await asyncio.sleep(pause_s)
+            await self._pause(pause_s)
             found = await self._ask(find)
         return found
 

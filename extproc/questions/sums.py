@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
+from itertools import takewhile
 from operator import add
 from types import MappingProxyType
 from typing import Final
@@ -181,9 +182,8 @@ def _in_order(rows: Iterable[UsageRow], by: tuple[str, ...]) -> tuple[UsageRow, 
     ranked = sorted(
         rows, key=lambda row: (-row.nano_usd, -row.input_tokens - row.output_tokens, -row.requests, row.group)
     )
-    if by and by[0] in PERIODS:
-        ranked.sort(key=lambda row: _began(row.group[0]))
-    return tuple(ranked)
+    periods = len(list(takewhile(PERIODS.__contains__, by)))
+    return tuple(sorted(ranked, key=lambda row: [_began(label) for label in row.group[:periods]]))
 
 
 # --- time
