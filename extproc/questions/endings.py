@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 from extproc.decision import Charge, ChargeOutcome, Decision, Effect
 from extproc.ledger.records import USAGE_FIELDS
-from extproc.model import Basis
+from extproc.model import Basis, Usage
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
-from extproc.questions.explained import Ending, Reservation, TokensUsed
+from extproc.questions.explained import Ending, Reservation
 
 _BASES: Mapping[Basis, str] = MappingProxyType(
     {
@@ -50,7 +50,7 @@ def _ending(decision: Decision, record: pb.UsageRecord) -> Ending:
         basis=basis,
         basis_in_words=_BASES[basis],
         is_provisional=record.provisional,
-        usage=TokensUsed(**known),
+        usage=Usage(**known),
         nano_usd=record.nano_usd if record.HasField("nano_usd") else None,
         price_revision=record.price_revision,
         status=record.status,

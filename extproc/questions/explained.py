@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from extproc.decision import SPOKEN, Effect, Mode, Outcome, Reason, Unit
-from extproc.model import Basis
+from extproc.model import Basis, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,24 +216,6 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokensUsed:
-    """Tokens in OpenTelemetry's inclusive sense: cache and reasoning are subsets; None is absent."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_creation_1h_input_tokens: int | None = None
-    audio_input_tokens: int | None = None
-    image_input_tokens: int | None = None
-    tool_input_tokens: int | None = None
-    reasoning_output_tokens: int | None = None
-    audio_output_tokens: int | None = None
-    image_output_tokens: int | None = None
-    input_audio_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """What the decision came to, as one record says it."""
 
@@ -243,7 +225,7 @@ class Ending:
     basis: Basis
     basis_in_words: str
     is_provisional: bool
-    usage: TokensUsed
+    usage: Usage
     nano_usd: int | None = None  # None: no price is known
     price_revision: str = ""
     status: int = 0

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from extproc.decision import Decision, Effect, Mode, Reason
 from extproc.ledger.storable import storable
-from extproc.questions import endings, lines, remedies
+from extproc.questions import endings, known, lines, remedies
 from extproc.questions.base import Story
 from extproc.questions.explained import Alteration, Asked, Caller, Explanation, Verdict, Where
 
@@ -54,7 +54,7 @@ _ALLOWED: Mapping[Reason, str] = MappingProxyType(
 def explain(story: Story) -> Explanation:
     """Everything that is known of a decision, as a person or a program reads it."""
     decision = storable(story.decision)
-    known = lines.source(decision, story.shed, story.wording)
+    what = known.source(decision, story.shed, story.wording)
     is_allowed = decision.enforced_effect is Effect.ALLOW
     return Explanation(
         decision_id=decision.id,
@@ -62,9 +62,9 @@ def explain(story: Story) -> Explanation:
         asked=_asked(decision, story.shed),
         caller=_caller(decision),
         where=_where(decision, story.instance),
-        policies=tuple(lines.line(finding, known) for finding in decision.findings),
-        remedies=remedies.remedies(known),
-        not_asked=remedies.not_asked(known),
+        policies=tuple(lines.line(finding, what) for finding in decision.findings),
+        remedies=remedies.remedies(what),
+        not_asked=remedies.not_asked(what),
         alterations=_alterations(decision),
         reservations=endings.reservations(decision, story.endings),
         endings=endings.endings(decision, story.endings),

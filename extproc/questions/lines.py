@@ -6,35 +6,17 @@ Floor 3, but pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, tzinfo
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from pydantic import ValidationError
 
-from extproc.decision import (
-    CalendarWindow,
-    Charge,
-    Decision,
-    Effect,
-    Finding,
-    Leases,
-    LimitState,
-    Mode,
-    Outcome,
-    PolicyRef,
-    Reason,
-    SlidingWindow,
-    TokenBucket,
-    Unit,
-)
-from extproc.policy import calendar, documents
-from extproc.policy.denials import duration
+from extproc.decision import Effect, Finding, Mode, Outcome, Reason
 from extproc.policy.kinds.defaults import Defaults
-from extproc.questions import expressions, figures
-from extproc.questions.explained import Arithmetic, KeyPart, Operand, PolicyLine, Term, Wording
+from extproc.questions import expressions
+from extproc.questions.arithmetic import arithmetic
+from extproc.questions.explained import Arithmetic, Operand, PolicyLine, Term, Wording
+from extproc.questions.known import Source, Spec
 
 _RECOGNISED: Mapping[Reason, str] = MappingProxyType(
     {
@@ -46,72 +28,9 @@ _RECOGNISED: Mapping[Reason, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """A policy's spec as it was written; `fields` is empty where nobody knows it."""
-
-    text: str
-    fields: Mapping[str, Any]
-
-    @property
-    def match(self) -> str:
-        """The expression that says which requests it is about; without one it is about all."""
-        said = self.fields.get("match", "")
-        return said if isinstance(said, str) else ""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The expressions that choose a counter."""
-        said = self.fields.get("key", ())
-        return tuple(str(each) for each in said) if isinstance(said, list) else ()
-
-    def whole(self, name: str) -> int | None:
-        """A field that is a whole number."""
-        said = self.fields.get(name)
-        return said if type(said) is int else None
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What lines are made of: the decision, what its record shed, and the specs of its policies."""
-
-    decision: Decision
-    shed: tuple[str, ...]
-    specs: Mapping[str, Spec]
-    charges: Mapping[PolicyRef, Charge]
-
-    def spec(self, policy: PolicyRef) -> Spec:
-        """The spec of this policy then."""
-        return self.specs.get(str(policy), _UNKNOWN)
-
-    def zone(self, policy: PolicyRef) -> tzinfo:
-        """Whose clock its window follows."""
-        charge = self.charges.get(policy)
-        return _zone(charge) if charge else UTC
-
-    @property
-    def decided_at_us(self) -> int:
-        """When it was decided."""
-        return self.decision.decided_at_ns // 1_000
-
-
-_UNKNOWN = Spec("", {})
-
-
-def source(decision: Decision, shed: Iterable[str], wording: Mapping[str, str]) -> Source:
-    """What the lines of a decision are made of; `wording` has specs as YAML."""
-    charges = (*(outcome.charge for outcome in decision.outcomes), *decision.uncounted)
-    return Source(
-        decision=decision,
-        shed=tuple(shed),
-        specs={name: _spec(text) for name, text in wording.items()},
-        charges={charge.policy: charge for charge in charges},
-    )
-
-
 def line(finding: Finding, known: Source) -> PolicyLine:
     """What one policy said."""
-    limit = _arithmetic(finding.limit, finding, known) if finding.limit else None
+    limit = arithmetic(finding.limit, finding, known) if finding.limit else None
     return PolicyLine(
         policy=str(finding.policy),
         line=_LINES[finding.outcome](finding, known, limit),
@@ -249,99 +168,6 @@ _LINES: Mapping[Outcome, Callable[[Finding, Source, Arithmetic | None], str]] = 
     }
 )
 
-# --- its arithmetic
-
-
-def _arithmetic(state: LimitState, finding: Finding, known: Source) -> Arithmetic:
-    left = state.remaining + state.reserved
-    charge = known.charges.get(finding.policy)
-    is_full = finding.effect is Effect.DENY
-    waits = is_full and state.wait_ms is not None
-    room_at_us = known.decided_at_us + (state.wait_ms or 0) * 1_000 if waits else None
-    too_many = max(0, state.requested - left)
-    return Arithmetic(
-        line=_sum(state, charge, left, too_many, room_at_us, is_full=is_full),
-        unit=state.unit,
-        limit=state.limit,
-        window=window(charge, state.window_s),
-        window_s=state.window_s,
-        used=state.used,
-        requested=state.requested,
-        reserved=state.reserved,
-        left=left,
-        too_many=too_many,
-        remaining=state.remaining,
-        reset_ms=state.reset_ms,
-        wait_ms=state.wait_ms,
-        room_at_us=room_at_us,
-        key=_key(known.spec(finding.policy).keys, state.key),
-    )
-
-
-def _sum(
-    state: LimitState,
-    charge: Charge | None,
-    left: int,
-    too_many: int,
-    room_at_us: int | None,
-    *,
-    is_full: bool,
-) -> str:
-    """The sum as a person does it."""
-    unit = state.unit
-
-    def number(amount: int) -> str:
-        return figures.number(unit, amount)
-
-    per = window(charge, state.window_s)
-    said = f"used {number(state.used)} of {figures.quantity(unit, state.limit)}{f' {per}' if per else ''}"
-    if not is_full:
-        takes = (
-            f"this request set {number(state.reserved)} aside, {number(state.remaining)} left"
-            if state.reserved
-            else f"requested {number(state.requested)}, {number(left)} left: nothing was taken"
-        )
-        return f"{said}, {takes}"
-    many = "much" if unit is Unit.COST_USD else "many"
-    said += f", requested {number(state.requested)}, {number(left)} left: {number(too_many)} too {many}"
-    if state.wait_ms is None:
-        return f"{said}; more than it ever holds, so waiting does not help"
-    when = figures.time(room_at_us or 0, _zone(charge) if charge else UTC)
-    return f"{said}; room again in {figures.span(state.wait_ms)}, at {when}"
-
-
-def window(charge: Charge | None, window_s: float) -> str:
-    """How the amount comes back, in words."""
-    if charge is None:
-        return f"per {duration(int(window_s * 1_000_000))}" if window_s else ""
-    match charge.window:
-        case TokenBucket(amount=amount, per_us=per_us, burst=burst):
-            refill = f"refilled by {figures.number(charge.unit, amount)} per {duration(per_us)}"
-            return f"per {duration(per_us)}" if amount == burst else f"at once ({refill})"
-        case SlidingWindow(per_us=per_us):
-            return f"in any {duration(per_us)}"
-        case CalendarWindow(period=period):
-            return f"per {period} ({_zone_name(charge)})"
-        case Leases():
-            return ""
-
-
-def _zone_name(charge: Charge) -> str:
-    """The zone of a calendar, which its counter is named by: Kind/name|unit|calendar|month ZONE|key."""
-    parts = charge.counter.split("|")
-    return parts[3].rpartition(" ")[2] if len(parts) > 3 and parts[2] == "calendar" else "UTC"  # noqa: PLR2004  the place of the window
-
-
-def _zone(charge: Charge) -> tzinfo:
-    return calendar.zone(_zone_name(charge)) or UTC
-
-
-def _key(names: tuple[str, ...], values: tuple[str, ...]) -> tuple[KeyPart, ...]:
-    if len(names) != len(values):
-        names = ("",) * len(values)
-    return tuple(KeyPart(expression=name, value=value) for name, value in zip(names, values, strict=True))
-
-
 # --- its wording
 
 
@@ -388,9 +214,3 @@ def _terms(finding: Finding, known: Source) -> tuple[Term, ...]:
         return ()
     what = expressions.seen(known.decision, known.shed, finding)
     return expressions.terms(match, what, finding.outcome)
-
-
-def _spec(text: str) -> Spec:
-    found, _ = documents.read("", text.encode("utf-8"))
-    fields = found[0].value if found else {}
-    return Spec(text, fields if isinstance(fields, dict) else {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from extproc.decision import SPOKEN, Effect, Mode, Outcome, Reason
+from extproc.model import Usage
 from extproc.questions import figures
 from extproc.questions.explained import (
     Asked,
@@ -16,11 +17,10 @@ from extproc.questions.explained import (
     Explanation,
     PolicyLine,
     Reservation,
-    TokensUsed,
     Where,
     Wording,
 )
-from extproc.questions.text import Line, Screen, lines
+from extproc.questions.screen import Line, Screen, lines
 
 # Parts of the totals, as people call them.
 _PARTS_OF_INPUT = (
@@ -183,7 +183,7 @@ def _ending(ending: Ending) -> Iterator[Line]:
         yield Line(f"the provider's id is {ending.response_id}", 2)
 
 
-def _tokens(usage: TokensUsed) -> str:
+def _tokens(usage: Usage) -> str:
     totals = [
         _total(usage, usage.input_tokens, "input", _PARTS_OF_INPUT),
         _total(usage, usage.output_tokens, "output", _PARTS_OF_OUTPUT),
@@ -192,7 +192,7 @@ def _tokens(usage: TokensUsed) -> str:
     return ", ".join(totals) + heard
 
 
-def _total(usage: TokensUsed, total: int | None, name: str, parts: tuple[tuple[str, str], ...]) -> str:
+def _total(usage: Usage, total: int | None, name: str, parts: tuple[tuple[str, str], ...]) -> str:
     if total is None:
         return f"{name} tokens not known"
     told = [f"{amount:,} {words}" for field, words in parts if (amount := getattr(usage, field))]

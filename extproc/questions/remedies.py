@@ -11,7 +11,7 @@ from types import MappingProxyType
 from extproc.decision import Decision, Effect, Finding, LimitState, Mode, Outcome, Reason, Unit
 from extproc.questions import expressions, figures
 from extproc.questions.explained import Remedy, Way
-from extproc.questions.lines import Source
+from extproc.questions.known import Source
 
 # What of these an output ceiling makes smaller.
 _INPUT_OF: Mapping[Unit, Callable[[Decision], int]] = MappingProxyType(

@@ -10,113 +10,24 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from extproc.policy import money
 from extproc.questions import figures
 from extproc.questions.base import DecisionLine, DecisionPage, UsageRow, UsageTable
 from extproc.questions.explained import Explanation
+from extproc.questions.screen import Column, Line, Screen, clean, lines, table
 from extproc.questions.shapes import written
+
+__all__ = ["Screen", "as_json", "decisions", "decisions_csv", "usage", "usage_csv"]
 
 # What a table of decisions needs to have a line for each.
 _WIDE: Final = 170
-_NARROWEST: Final = 40
 # Spreadsheets take what begins with one of these for a formula; the last four are their full-width forms.
 _FORMULA: Final = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Screen:
-    """What text is shown on."""
-
-    width: int = 100
-    has_color: bool = False
-    is_ascii: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a page, before it is wrapped."""
-
-    text: str
-    indent: int = 0
-    hang: int = 0  # how much further to the right what is wrapped goes on
-    style: str = ""
-
-
-def clean(text: str, screen: Screen = Screen()) -> str:
-    """The text with everything that a terminal would not just print written out."""
-    shown = "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
-    )
-    return shown.encode("ascii", "backslashreplace").decode() if screen.is_ascii else shown
-
-
-def lines(page: Iterable[Line], screen: Screen) -> str:
-    """The lines as the screen has room for them."""
-    console, out = _console(screen)
-    for line in page:
-        room = console.width - line.indent - line.hang
-        for number, piece in enumerate(Text(clean(line.text, screen)).wrap(console, room)):
-            piece.rstrip()
-            indent = line.indent + (line.hang if number else 0)
-            console.print(Text(" " * indent) + piece, style=line.style or None, soft_wrap=True)
-    return _without_padding(out.getvalue())
-
-
-def _console(screen: Screen) -> tuple[Console, io.StringIO]:
-    out = io.StringIO()
-    console = Console(
-        file=out,
-        width=max(_NARROWEST, screen.width),
-        force_terminal=screen.has_color,
-        color_system="standard" if screen.has_color else None,
-        no_color=not screen.has_color,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    return console, out
-
-
-def _without_padding(text: str) -> str:
-    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
-
-
 # --- tables
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table; numbers are on the right, and what may be copied is never cut."""
-
-    title: str
-    is_number: bool = False
-    is_whole: bool = False
-
-
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], screen: Screen) -> str:
-    """The rows below the titles."""
-    console, out = _console(screen)
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        made.add_column(
-            column.title,
-            justify="right" if column.is_number else "left",
-            no_wrap=column.is_whole,
-            overflow="fold",
-        )
-    for row in rows:
-        made.add_row(*(Text(clean(cell, screen)) for cell in row))
-    console.print(made)
-    return _without_padding(out.getvalue())
-
 
 _DECISIONS: Final = (
     Column("TIME", is_whole=True),

@@ -27,8 +27,8 @@ from extproc.questions.base import (
 from extproc.questions.explained import Explanation
 from extproc.questions.explanation import explain
 from extproc.questions.page import page
+from extproc.questions.screen import Line, Screen, clean, lines
 from extproc.questions.shapes import read
-from extproc.questions.text import Line, Screen
 from tests.ledger.samples import allowed
 from tests.questions.stories import STORIES, story, told
 
@@ -82,17 +82,17 @@ def is_harmless(shown: str) -> bool:
 
 @given(st.text())
 def test_cleaned_text_moves_no_cursor(value: str) -> None:
-    shown = text.clean(value)
+    shown = clean(value)
 
     assert is_harmless(shown)
     assert "\n" not in shown
-    assert text.clean(shown) == shown
+    assert clean(shown) == shown
 
 
 def test_what_is_written_out_can_be_told() -> None:
-    assert text.clean("a\x1b[31m\x9b\u202eb") == r"a\x1b[31m\x9b\u202eb"
-    assert text.clean("Grüße 🌍 日本") == "Grüße 🌍 日本"
-    assert text.clean("Grüße", Screen(is_ascii=True)) == r"Gr\xfc\xdfe"
+    assert clean("a\x1b[31m\x9b\u202eb") == r"a\x1b[31m\x9b\u202eb"
+    assert clean("Grüße 🌍 日本") == "Grüße 🌍 日本"
+    assert clean("Grüße", Screen(is_ascii=True)) == r"Gr\xfc\xdfe"
 
 
 @pytest.mark.parametrize("screen", [Screen(), WIDE, Screen(width=45, is_ascii=True)])
@@ -130,7 +130,7 @@ def test_no_line_of_a_page_is_wider_than_the_screen(name: str, width: int, tmp_p
 
 
 def test_wide_letters_are_folded_by_the_room_they_take() -> None:
-    shown = text.lines([Line("日本" * 40, indent=2, hang=2)], Screen(width=50))
+    shown = lines([Line("日本" * 40, indent=2, hang=2)], Screen(width=50))
 
     assert all(cell_len(each) <= 50 for each in shown.splitlines())
     assert "".join(shown.split()) == "日本" * 40
@@ -234,7 +234,7 @@ def test_any_name_is_one_cell_of_one_line(value: str) -> None:
     content = text.decisions_csv(DecisionPage(lines=(line(team=value),)))
 
     (row,) = parsed(content)
-    assert row["team"] in {text.clean(value), f"'{text.clean(value)}"}
+    assert row["team"] in {clean(value), f"'{clean(value)}"}
     assert row["decision_id"] == DECISION
 
 
