@@ -17,8 +17,11 @@ import yaml
 
 from demo.child import envoy_binary
 from extproc.settings import Settings
+from extproc.telemetry import otlp
+from extproc.telemetry.otlp import Signal
 from tests.e2e.composition import compose_file, dockerfile, services
 from tests.e2e.namespace import run_inside
+from tests.servers.prometheus import program
 
 ROOT = Path(__file__).parent.parent
 
@@ -164,6 +167,7 @@ def test_everything_is_published_on_loopback_only() -> None:
 def test_every_published_port_can_be_moved() -> None:
     moved = {"EXTPROC_GATEWAY_PORT": "1", "EXTPROC_ENVOY_ADMIN_PORT": "2", "EXTPROC_ADMIN_PORT": "3"}
     moved |= {"EXTPROC_DEMO_PORT": "4", "EXTPROC_JAEGER_PORT": "5"}
+    moved |= {"EXTPROC_PROMETHEUS_PORT": "6", "EXTPROC_GRAFANA_PORT": "7"}
     services_moved = compose_file(ROOT, moved)["services"].values()
     hosts = [port.split(":")[1] for said in services_moved for port in said.get("ports", [])]
 
@@ -216,27 +220,29 @@ def test_every_service_works_natively_with_the_same_files(tmp_path: Path) -> Non
     project.mkdir()
     for name in ("docker-compose.yml", "Dockerfile"):
         shutil.copy(ROOT / name, project)
-    for name in ("envoy", "policies"):
+    for name in ("envoy", "monitoring", "policies"):
         shutil.copytree(ROOT / name, project / name)
     binaries = tmp_path / "bin"
     binaries.mkdir()
     programs = {"envoy": envoy_binary()} | {
         name: Path(sys.executable).parent / name for name in ("extproc", "python")
     }
-    for name, program in programs.items():
-        (binaries / name).write_text(f'#!/bin/sh\nexec "{program}" "$@"\n')
+    programs |= {name: Path(program(name)) for name in ("prometheus", "promtool")}
+    for name, path in programs.items():
+        (binaries / name).write_text(f'#!/bin/sh\nexec "{path}" "$@"\n')
         (binaries / name).chmod(0o755)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     seen = run_inside("tests.e2e.compose_native", project, scratch, binaries)
 
-    assert sorted(seen["healthy"]) == ["demo", "envoy", "extproc"]
-    assert seen["healthy"][-1] == "envoy"
+    assert sorted(seen["healthy"]) == ["demo", "envoy", "extproc", "prometheus"]
+    assert seen["healthy"].index("envoy") > max(map(seen["healthy"].index, ("demo", "extproc")))
     assert seen["allowed"][0] == 200
     assert seen["denied"][0] == 403
     assert "AccessRule/no-o1-pro" in seen["denied"][1]
     assert "AccessRule/all-closed" in seen["after_edit"][1]
     assert seen["admin_without_token"] == 401
+    assert seen["scraped"] == ["ai_policy_decisions_total", "envoy_http_ext_proc_ai_policy_streams_started"]
 
 
 def test_a_stop_waits_until_the_sidecar_has_drained_and_tried_to_export() -> None:
@@ -259,16 +265,52 @@ def test_jaeger_gets_what_envoy_and_the_sidecar_send() -> None:
     assert address == {"socket_address": {"address": "jaeger", "port_value": 4317}}
 
 
-def test_what_is_for_scale_starts_only_when_asked_for_and_is_watched() -> None:
-    declared = compose_file(ROOT)["services"]
-    scale = {name for name, said in declared.items() if said.get("profiles") == ["scale"]}
+def of_profile(profile: str) -> set[str]:
+    return {
+        name for name, said in compose_file(ROOT)["services"].items() if said.get("profiles") == [profile]
+    }
 
-    assert scale == {"valkey", "postgres"}
+
+def test_what_has_a_profile_starts_only_when_asked_for_and_is_watched() -> None:
+    declared = compose_file(ROOT)["services"]
+    optional = of_profile("scale") | of_profile("metrics")
+
+    assert optional == {name for name, said in declared.items() if "profiles" in said}
     for name, said in declared.items():
-        assert not scale & said.get("depends_on", {}).keys(), f"{name} would not start without the profile"
-    for name in scale:
+        assert not optional & said.get("depends_on", {}).keys(), f"{name} would not start without the profile"
+    for name in optional:
         assert declared[name]["healthcheck"]
-        assert "ports" not in declared[name], f"{name} is for the other services alone"
+
+
+def test_what_is_for_scale_is_for_the_other_services_alone() -> None:
+    declared = compose_file(ROOT)["services"]
+
+    assert of_profile("scale") == {"valkey", "postgres"}
+    assert not [name for name in of_profile("scale") if "ports" in declared[name]]
+
+
+def test_grafana_finds_prometheus_and_shows_the_dashboard_to_whoever_comes() -> None:
+    """Grafana has no program here: its files must lie where it looks for them."""
+    grafana, prometheus = (services(ROOT)[name] for name in ("grafana", "prometheus"))
+    mounted = {target: ROOT / source for source, target in grafana.mounts}
+    provisioning = mounted[grafana.environment["GF_PATHS_PROVISIONING"]]
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())["datasources"]
+    (shown,) = yaml.safe_load((provisioning / "dashboards/ai-policy.yaml").read_text())["providers"]
+    home = Path(grafana.environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+
+    assert of_profile("metrics") == {"grafana", "prometheus"}
+    assert source["url"] == "http://prometheus:9090"
+    assert prometheus.name == urlsplit(source["url"]).hostname
+    assert (mounted[shown["options"]["path"]] / home.name).exists()
+    assert str(home.parent) == shown["options"]["path"]
+    assert grafana.environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    assert grafana.environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+
+
+def test_jaeger_is_sent_nothing_but_traces() -> None:
+    said = services(ROOT)["extproc"].environment
+
+    assert [signal for signal in Signal if otlp.is_exported(signal, said)] == [Signal.TRACES]
 
 
 def test_the_sidecar_can_be_pointed_at_what_is_for_scale() -> None:

@@ -24,7 +24,11 @@ from tests.e2e.namespace import loopback_up, mount, write_hosts
 
 # Paths inside an image; the programs here know their own.
 IMAGE_PATHS = ("PATH", "EXTPROC_VOCAB", "EXTPROC_STATE")
-NATIVE = ("demo", "extproc", "envoy")
+NATIVE = ("demo", "extproc", "envoy", "prometheus")
+# A volume that the image has, and this machine has not.
+VOLUME = "/prometheus"
+# One of what each job scrapes.
+SCRAPED = ("ai_policy_decisions_total", "envoy_http_ext_proc_ai_policy_streams_started")
 
 LOCKED = """
 apiVersion: ai-policy/v1
@@ -54,6 +58,10 @@ def main(project: Path, scratch: Path, binaries: Path) -> None:
             lambda: ask("gpt-4o-mini")[0] == 403, what="the edited policy", children=running, timeout_s=20
         )
         seen["after_edit"] = ask("gpt-4o-mini")
+        child.wait_until(
+            lambda: scraped() == list(SCRAPED), what="the metrics", children=running, timeout_s=30
+        )
+        seen["scraped"] = scraped()
         seen["admin_without_token"] = child.get("127.0.0.1", 8080, "/policies")[0]
         sys.stdout.write(json.dumps(seen))
     finally:
@@ -86,7 +94,10 @@ def run(service: Service, scratch: Path, binaries: Path, running: list[child.Chi
     }
     started = child.start(
         service.name,
-        [shutil.which(service.command[0], path=environment["PATH"]) or "missing", *service.command[1:]],
+        [
+            shutil.which(service.command[0], path=environment["PATH"]) or "missing",
+            *(argument.replace(f"={VOLUME}", f"={scratch}{VOLUME}") for argument in service.command[1:]),
+        ],
         log=scratch / f"{service.name}.log",
         environment=environment,
         folder=Path(__file__).parents[2],
@@ -106,6 +117,12 @@ def run(service: Service, scratch: Path, binaries: Path, running: list[child.Chi
         started.stop(grace_s=0)
         raise
     return started
+
+
+def scraped() -> list[str]:
+    """Which of these Prometheus has."""
+    asked = ((name, child.get("127.0.0.1", 9090, f"/api/v1/query?query={name}")) for name in SCRAPED)
+    return [name for name, (_, answer) in asked if json.loads(answer)["data"]["result"]]
 
 
 def ask(model: str) -> tuple[int, str]:
