@@ -60,6 +60,7 @@ class Seen:
 
     facts: facts_pb2.Facts
     missing: Mapping[str, str]
+    activated: object  # the same, ready for CEL
 
     def operand(self, name: str) -> Operand:
         """The fact of this name."""
@@ -77,7 +78,7 @@ class Seen:
         """What the expression comes to: true, false, fails, or empty where that is not known."""
         if any(name in self.missing or self._holds_missing(name) for name in expression.reads):
             return ""
-        result = expression.evaluate(cel.activate(self.facts))
+        result = expression.evaluate(self.activated)
         return "fails" if isinstance(result, Failure) else str(result).lower()
 
     def _holds_missing(self, name: str) -> bool:
@@ -100,7 +101,11 @@ def seen(decision: Decision, shed: Iterable[str], finding: Finding) -> Seen:
         known = facts.about_model(known, finding.evaluated_model)
     elif kind != "AccessRule" and decision.target_model:
         known.target.model = decision.target_model
-    return Seen(known, missing)
+    return _seen(known, missing)
+
+
+def _seen(known: facts_pb2.Facts, missing: Mapping[str, str]) -> Seen:
+    return Seen(known, missing, cel.activate(known))
 
 
 @lru_cache(maxsize=1024)
@@ -205,7 +210,7 @@ def _with_another(what: Seen, name: str) -> Seen | None:
         del changed.request.models[:]
         changed.request.models.append(_ANOTHER)
         changed.request.model = changed.target.model = _ANOTHER
-        return Seen(changed, what.missing)
+        return _seen(changed, what.missing)
     message = getattr(changed, variable)
     before = getattr(message, field)
     if isinstance(before, bool):
@@ -214,7 +219,7 @@ def _with_another(what: Seen, name: str) -> Seen | None:
         setattr(message, field, _ANOTHER)
     else:
         message.ClearField(field)
-    return Seen(changed, what.missing)
+    return _seen(changed, what.missing)
 
 
 def _written(message: Message, field: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
+from functools import lru_cache
 from typing import Any
 
 from extproc.decision import Charge, Decision, PolicyRef
@@ -76,6 +77,7 @@ def source(decision: Decision, shed: Iterable[str], wording: Mapping[str, str]) 
     )
 
 
+@lru_cache(maxsize=1024)
 def _spec(text: str) -> Spec:
     found, _ = documents.read("", text.encode("utf-8"))
     fields = found[0].value if found else {}

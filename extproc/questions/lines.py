@@ -31,9 +31,10 @@ _RECOGNISED: Mapping[Reason, str] = MappingProxyType(
 def line(finding: Finding, known: Source) -> PolicyLine:
     """What one policy said."""
     limit = arithmetic(finding.limit, finding, known) if finding.limit else None
+    wording = _wording(finding, known)
     return PolicyLine(
         policy=str(finding.policy),
-        line=_LINES[finding.outcome](finding, known, limit),
+        line=_LINES[finding.outcome](finding, known, limit, wording.terms if wording else ()),
         mode=finding.mode,
         outcome=finding.outcome,
         effect=finding.effect,
@@ -44,14 +45,17 @@ def line(finding: Finding, known: Source) -> PolicyLine:
         warning=finding.warning,
         evaluated_model=finding.evaluated_model,
         limit=limit,
-        wording=_wording(finding, known),
+        wording=wording,
     )
 
 
 # --- in one line
 
 
-def _matched(finding: Finding, known: Source, limit: Arithmetic | None) -> str:
+_Terms = tuple[Term, ...]
+
+
+def _matched(finding: Finding, known: Source, limit: Arithmetic | None, _terms: _Terms) -> str:
     said = _by_kind(finding, known, limit)
     if finding.effect is Effect.DENY and finding.mode is Mode.SHADOW:
         return f"{said}. In shadow: it would have denied"
@@ -127,19 +131,18 @@ _KINDS: Mapping[str, Callable[[Finding, Source], str]] = MappingProxyType(
 )
 
 
-def _not_matched(finding: Finding, known: Source, _limit: Arithmetic | None) -> str:
+def _not_matched(finding: Finding, _known: Source, _limit: Arithmetic | None, terms: _Terms) -> str:
     if finding.policy.kind == "Defaults":
         return "not needed: an AccessRule allows this request"
     about = f" for model {finding.evaluated_model!r}" if finding.evaluated_model else ""
-    terms = _terms(finding, known)
     false = [f"`{each.text}`" for each in terms if each.value == "false"]
-    if false and known.spec(finding.policy).match:
+    if false:
         are = "is" if len(false) == 1 else "are"
         return f"is not about this request{about}: {' and '.join(false)} {are} false"
     return f"is not about this request{about}"
 
 
-def _errored(finding: Finding, _known: Source, _limit: Arithmetic | None) -> str:
+def _errored(finding: Finding, _known: Source, _limit: Arithmetic | None, _terms: _Terms) -> str:
     told = _message(finding) or "could not be evaluated"
     if finding.effect is Effect.DENY:
         would = "it would have denied" if finding.mode is Mode.SHADOW else "it denies"
@@ -147,7 +150,7 @@ def _errored(finding: Finding, _known: Source, _limit: Arithmetic | None) -> str
     return f"{told}; onError: allow, so the request passed it unchecked"
 
 
-def _not_run(finding: Finding, known: Source, _limit: Arithmetic | None) -> str:
+def _not_run(finding: Finding, known: Source, _limit: Arithmetic | None, _terms: _Terms) -> str:
     if finding.mode is Mode.DISABLED:
         return "switched off (mode: disabled)"
     decision = known.decision
@@ -159,7 +162,7 @@ def _not_run(finding: Finding, known: Source, _limit: Arithmetic | None) -> str:
     return "not asked: nothing in this request concerned it"
 
 
-_LINES: Mapping[Outcome, Callable[[Finding, Source, Arithmetic | None], str]] = MappingProxyType(
+_LINES: Mapping[Outcome, Callable[[Finding, Source, Arithmetic | None, _Terms], str]] = MappingProxyType(
     {
         Outcome.MATCHED: _matched,
         Outcome.NOT_MATCHED: _not_matched,
@@ -184,7 +187,7 @@ def _wording(finding: Finding, known: Source) -> Wording | None:
         description=description if isinstance(description, str) else "",
         match=spec.match,
         operands=_settings(spec) if finding.policy.kind == "Defaults" else says,
-        terms=_terms(finding, known),
+        terms=expressions.terms(spec.match, what, finding.outcome) if what else (),
     )
 
 
@@ -206,11 +209,3 @@ def _settings(spec: Spec) -> tuple[Operand, ...]:
 
 def _setting(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _terms(finding: Finding, known: Source) -> tuple[Term, ...]:
-    match = known.spec(finding.policy).match
-    if not match or finding.outcome is Outcome.NOT_RUN:
-        return ()
-    what = expressions.seen(known.decision, known.shed, finding)
-    return expressions.terms(match, what, finding.outcome)

@@ -66,16 +66,10 @@ def _another_rule(known: Source) -> tuple[Remedy, ...]:
     shadow = [
         str(f.policy) for f in _of_rules(known.decision) if f.mode is Mode.SHADOW and f.effect is Effect.ALLOW
     ]
-    if shadow:
-        return (
-            Remedy(
-                way=Way.RULE,
-                text="An AccessRule that is tried in shadow, were it enforced",
-                details=(f"{' and '.join(shadow)} would have allowed it", *details),
-            ),
-        )
-    text = "An AccessRule with effect: allow for requests like this one; there is none that matches"
-    return (Remedy(way=Way.RULE, text=text, details=details),)
+    tried = (f"{' and '.join(shadow)} would have allowed it, and is in shadow",) if shadow else ()
+    # The caller is told this much, and nothing of what is in shadow.
+    text = "An AccessRule with effect: allow for requests like this one; none that is enforced matches"
+    return (Remedy(way=Way.RULE, text=text, details=(*tried, *details)),)
 
 
 def _rules(known: Source) -> list[Finding]:

@@ -262,9 +262,12 @@ def test_a_rule_in_shadow_that_would_have_allowed_it_is_named() -> None:
     )  # fmt: skip
     decision = denied(findings=findings, determining=main, reason=Reason.ACCESS_NOT_GRANTED)
 
-    (remedy,) = explain(Story(decision=decision, instance="")).remedies
+    explanation = explain(Story(decision=decision, instance=""))
 
-    assert remedy.details == ("AccessRule/new would have allowed it",)
+    assert [each.details for each in explanation.remedies] == [
+        ("AccessRule/new would have allowed it, and is in shadow",)
+    ]
+    assert "shadow" not in written(explanation.for_caller()).decode().replace('"shadow":""', "")
 
 
 def test_what_passed_needs_no_way_out(tmp_path: Path) -> None:
