@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from extproc.ledger.journal import Journal
-from extproc.ledger.opening import open_ledger
+from extproc.ledger.opening import open_book, open_ledger
+from extproc.questions.reader import LedgerReader
 from extproc.settings import Settings
 from extproc.store.base import CounterState
 from extproc.store.memory import MemoryStore
@@ -45,6 +46,7 @@ class Keeping:
             awaits_seed=bool(settings.ledger_url),
         )
         self.journal: Journal | None = None
+        self.reader: LedgerReader | None = None  # for who asks; on a connection of its own
         if settings.ledger_url:
             self.journal = open_ledger(
                 settings.ledger_url,
@@ -54,6 +56,7 @@ class Keeping:
                 seed=None if self.store.is_shared else self.store.seed,
                 retention_days=settings.retention_days,
             )
+            self.reader = LedgerReader(open_book(settings.ledger_url), flushed=self.journal.flushed)
 
     async def start(self) -> None:
         """Open what is there, and take up what an earlier run used. Raises `SettingsInvalid`."""
@@ -64,6 +67,8 @@ class Keeping:
 
     async def close(self) -> None:
         """Send and write what is left, for a moment; then let go."""
+        if self.reader is not None:
+            self.reader.close()
         await self.store.close()
         if self.journal is not None:
             await self.journal.close()

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from extproc import admin, leases, pauses
+from extproc import admin, gauges, leases, pauses
 from extproc.admin import Admin, AdminServer, Probes
 from extproc.budgets import Budgets
 from extproc.edge import Edge
@@ -33,12 +33,15 @@ from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
 from extproc.policy.difference import Difference
 from extproc.policy.policyset import PolicySet
+from extproc.policy.wording import wording
+from extproc.questions.callers import Callers
+from extproc.questions.http import Questions
 from extproc.reload import PolicyFolder
 from extproc.server import ExternalProcessor, Server, new_decision_id
 from extproc.session.admission import SessionSettings
 from extproc.settings import Settings, WorkerPlace
 from extproc.state import LearnedFile
-from extproc.telemetry import Metrics, Tracing
+from extproc.telemetry import Metrics, Names, Tracing, logs
 
 log = logging.getLogger(__name__)
 
@@ -53,20 +56,23 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     if place is not None:
         _stop_without_supervisor(stop)
     release = version("extproc")
-    metrics = Metrics(version=release)
+    metrics = Metrics(version=release, instance_id=_instance(place))
     folder = PolicyFolder(settings.policies, on_failure=lambda: metrics.reload_failures.add(1))
     tokenizer, notices = _tokenizer(settings.vocab)
     keeping = Keeping(settings)
     await keeping.start()
-    metrics.watch(*keeping.figures())
     tracing = Tracing(instance_id=_instance(place), version=release)
+    metrics.watch(*keeping.figures(), *gauges.of_policies(folder), *tracing.figures(), *logs.figures())
     edge = _edge(settings, keeping, metrics, tokenizer, tracing)
+    _tell_wording(edge, folder.current)
     folder.on_change = partial(_tell_change, edge)
     learned = _learned(settings.state, edge)
+    prices = Prices.bundled()
+    metrics.names = Names(prices, lambda: folder.current)
     processor = ExternalProcessor(
         lambda: folder.current,
         edge,
-        SessionSettings(native_usage=settings.native_usage, prices=Prices.bundled()),
+        SessionSettings(native_usage=settings.native_usage, prices=prices),
     )
     listener = admin.listen(settings) if place is None else admin.listen_for_supervisor(place.admin_socket)
     probes = admin.listen_for_probes(settings)
@@ -132,10 +138,17 @@ def _instance(place: WorkerPlace | None) -> str:
     return f"{os.uname().nodename}:{os.getpid() if place is None else place.name}"
 
 
+def _tell_wording(edge: Edge, loaded: PolicySet) -> None:
+    """What a revision says is kept, for who asks about its decisions later."""
+    if edge.ledger is not None:
+        edge.ledger.activated(loaded.revision, edge.clock_ns(), wording(loaded.objects))
+
+
 def _tell_change(edge: Edge, loaded: PolicySet, change: Difference) -> None:
     """A new revision is a record, with the objects that it changes."""
     if edge.ledger is None:
         return
+    _tell_wording(edge, loaded)
     at_ns = edge.clock_ns()
     activated = Change(
         change_id=new_decision_id(at_ns),
@@ -160,6 +173,7 @@ def _edge(
         pool=ThreadPoolExecutor(settings.threads, thread_name_prefix="understand"),
         clock_ns=time.time_ns,
         deadline_s=settings.deadline_s,
+        callers=Callers(keeping.reader),
     )
 
 
@@ -209,7 +223,10 @@ def _admin(
         edge.metrics,
         lambda: [*notices, *keeping.notices(needs_records=needs_records())],
         is_ready=lambda: keeping.is_writing or not needs_records(),
-        routes=budgets.routes(),
+        routes=[
+            *budgets.routes(),
+            *Questions(ledger=keeping.reader, clock_ns=edge.clock_ns).routes(),
+        ],
         is_guarded=is_guarded,
     )
 
@@ -221,6 +238,7 @@ def _followers(
     followers = [
         _beside(folder.follow(), "the policy folder is no longer followed", notices),
         _beside(leases.keep(edge), "leases are no longer renewed", notices),
+        _beside(gauges.watch_event_loop(edge.metrics), "the event loop is no longer watched", notices),
     ]
     if learned is not None:
         followers.append(_beside(learned.keep(), "what is learned is no longer saved", notices))

@@ -88,9 +88,8 @@ class ExternalProcessor:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"ai_policy: {problem}")
             decision_id = new_decision_id(edge.clock_ns())
             parent = _parent(first, context)
-            session = Session(
-                self._policies(), decision_id=decision_id, settings=self._settings, trace=parent.trace
-            )
+            trace = edge.tracing.trace_of(decision_id, parent)
+            session = Session(self._policies(), decision_id=decision_id, settings=self._settings, trace=trace)
             await Exchange(session, edge, parent).run(_Stream(first, context))
         except grpc.aio.AbortError:
             raise
