@@ -52,6 +52,7 @@ SCHEMA: dict[str, Any] = {
                     "additionalProperties": False,
                     "properties": {"context": {"type": "string"}, "target": {"type": "string"}},
                 },
+                "entrypoint": {"type": "array", "items": {"type": "string"}},
                 "command": {"type": "array", "items": {"type": "string"}},
                 "environment": {
                     "type": "object",
@@ -293,9 +294,9 @@ def test_grafana_finds_prometheus_and_shows_the_dashboard_to_whoever_comes() -> 
     """Grafana has no program here: its files must lie where it looks for them."""
     grafana, prometheus = (services(ROOT)[name] for name in ("grafana", "prometheus"))
     mounted = {target: ROOT / source for source, target in grafana.mounts}
-    provisioning = mounted[grafana.environment["GF_PATHS_PROVISIONING"]]
-    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())["datasources"]
-    (shown,) = yaml.safe_load((provisioning / "dashboards/ai-policy.yaml").read_text())["providers"]
+    given = {kind: mounted[f"/etc/grafana/provisioning/{kind}"] for kind in ("datasources", "dashboards")}
+    (source,) = yaml.safe_load((given["datasources"] / "prometheus.yaml").read_text())["datasources"]
+    (shown,) = yaml.safe_load((given["dashboards"] / "ai-policy.yaml").read_text())["providers"]
     home = Path(grafana.environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
 
     assert of_profile("metrics") == {"grafana", "prometheus"}
@@ -305,6 +306,14 @@ def test_grafana_finds_prometheus_and_shows_the_dashboard_to_whoever_comes() -> 
     assert str(home.parent) == shown["options"]["path"]
     assert grafana.environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
     assert grafana.environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+
+
+def test_prometheus_is_started_by_its_own_name_as_its_image_does() -> None:
+    """The image's entrypoint is the program: a command that began with its name would be an argument."""
+    said = compose_file(ROOT)["services"]["prometheus"]
+
+    assert said["entrypoint"] == ["prometheus"]
+    assert all(argument.startswith("--") for argument in said["command"])
 
 
 def test_jaeger_is_sent_nothing_but_traces() -> None:

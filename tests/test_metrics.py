@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
@@ -167,6 +169,18 @@ def test_what_alerts_watch_is_there_before_its_first_time(metrics: Metrics) -> N
     assert value(metrics, "ai_policy_reload_failures_total") == 0
     assert value(metrics, "ai_policy_abandoned_total") == 0
     assert value(metrics, "ai_policy_telemetry_metrics_dropped_total") == 0
+
+
+def test_every_failure_that_is_counted_by_name_is_one_that_alerts_know() -> None:
+    sources = (Path(__file__).parent.parent / "extproc").rglob("*.py")
+    counted = {
+        name
+        for source in sources
+        for name in re.findall(r'failures\.add\(\s*1,\s*error_type="(\w+)"', source.read_text())
+    }
+
+    assert len(counted) > 5
+    assert counted <= set(FAILURES)
 
 
 def test_a_reservation_is_open_from_its_verdict_to_its_settlement(metrics: Metrics) -> None:

@@ -74,8 +74,8 @@ def test_every_alert_tells_a_person_what_it_is_and_what_to_do() -> None:
 
 
 def test_the_dashboard_asks_the_data_source_that_is_provisioned() -> None:
-    provisioned = ROOT / "monitoring/grafana/provisioning"
-    (source,) = yaml.safe_load((provisioned / "datasources/prometheus.yaml").read_text())["datasources"]
+    text = (ROOT / "monitoring/grafana/datasources/prometheus.yaml").read_text()
+    (source,) = yaml.safe_load(text)["datasources"]
     asked_of = {target["datasource"]["uid"] for panel in PANELS.values() for target in panel["targets"]}
 
     assert asked_of == {source["uid"]}

@@ -100,7 +100,7 @@ def _service(name: str, said: dict[str, Any], stages: dict[str, Stage]) -> Servi
     assert kind == "CMD"
     return Service(
         name=name,
-        command=stage.entrypoint + said.get("command", stage.command),
+        command=said.get("entrypoint", stage.entrypoint) + said.get("command", stage.command),
         environment=stage.environment | said.get("environment", {}),
         healthcheck=test,
         mounts=[
