@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from extproc.errors import LedgerUnavailable
 from extproc.ledger.journal import Journal
+from extproc.ledger.opening import open_book
 from tests.e2e.namespace import mount
 from tests.ledger.running import look, running, until, written
 from tests.ledger.samples import allowed
@@ -30,6 +32,8 @@ async def fill(folder: Path) -> dict[str, object]:
             refused_at_once = True
         else:
             refused_at_once = False
+        with closing(open_book(url)) as book, book.reading(timeout_s=20) as found:
+            ((readable,),) = found.rows("SELECT COUNT(*) FROM decisions")
         mount("-o", "remount,size=20m", str(folder))
         await written(journal)
         dropped = journal.status.dropped
@@ -37,6 +41,7 @@ async def fill(folder: Path) -> dict[str, object]:
     return {
         "why": why,
         "refused_at_once": refused_at_once,
+        "readable": readable,
         "asked": number,
         "written": count,
         "dropped": dropped,

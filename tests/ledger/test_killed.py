@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+from extproc.ledger.opening import open_book
 from tests.ledger.running import look, open_ones, running, usage
 from tests.ledger.samples import COUNTER, RESERVED
 
@@ -31,7 +33,10 @@ async def test_what_was_committed_is_there_and_counters_agree_with_records(url: 
     for round_ in range(ROUNDS):
         known = max(known, killed_while_writing(url, round_ * 1_000_000, random.randint(1, 40)))
 
+        with closing(open_book(url)) as book, book.reading(timeout_s=20) as found:
+            ((seen,),) = found.rows("SELECT COUNT(*) FROM decisions")
         ((count,),) = look(url, "SELECT COUNT(*) FROM decisions")
+        assert seen == count
         ((state,),) = look(url, "SELECT state FROM counters WHERE counter = ?", COUNTER)
         assert int(state) == count * RESERVED
         first = f"decision-{round_ * 1_000_000:06}"

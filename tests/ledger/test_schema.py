@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from extproc.decision import Decision
 from extproc.errors import LedgerUnavailable, SettingsInvalid
 from extproc.ledger import schema
 from extproc.ledger.opening import open_book, open_ledger
+from extproc.ledger.pages import DECISION_COLUMNS, Pages, Place
 from extproc.ledger.schema import Migration
 from tests.ledger.running import Counters, look, running, verdict
 from tests.ledger.samples import allowed
@@ -21,6 +23,21 @@ NEXT = Migration(
         "CREATE TABLE tiers (name TEXT NOT NULL PRIMARY KEY)",
     ),
 )
+
+
+# The columns that came after the first release, and with which version.
+SINCE = {"identity": 3}
+
+
+def put(url: str, decision: Decision) -> None:
+    """Write a decision with the columns that there are."""
+    pages = Pages()
+    pages.add([decision], Place(instance="here", scope="here", deadline_us=1), 0)
+    version = len(schema.migrations())
+    values = dict(zip(DECISION_COLUMNS, pages.decisions[decision.id], strict=True))
+    values = {name: value for name, value in values.items() if SINCE.get(name, 1) <= version}
+    marks = ", ".join("?" * len(values))
+    look(url, f"INSERT INTO decisions ({', '.join(values)}) VALUES ({marks})", *values.values())
 
 
 def test_migrations_count_from_one_and_do_something() -> None:
@@ -37,10 +54,7 @@ async def test_a_ledger_of_an_earlier_release_keeps_what_is_in_it(
 ) -> None:
     known = schema.migrations()
     monkeypatch.setattr(schema, "migrations", lambda: known[:version])
-    look(url, "SELECT 1")
-    if version == len(known):
-        async with running(url) as journal:
-            await journal.committed(allowed())
+    put(url, allowed())
     monkeypatch.setattr(schema, "migrations", lambda: (*known, NEXT))
     async with running(url) as journal:
         await journal.committed(allowed(2))
@@ -48,8 +62,9 @@ async def test_a_ledger_of_an_earlier_release_keeps_what_is_in_it(
     versions = [number for (number,) in look(url, "SELECT version FROM ledger_version ORDER BY version")]
     assert versions == list(range(1, NEXT.version + 1))
     assert verdict(url, "decision-000002").verdict.effect == "allow"
-    if version == len(known):
-        assert verdict(url, "decision-000001").verdict.effect == "allow"
+    assert verdict(url, "decision-000001").verdict.effect == "allow"
+    who = "" if version < SINCE["identity"] else "demo"
+    assert look(url, "SELECT identity FROM decisions ORDER BY id") == [(who,), ("demo",)]
     assert {tier for (tier,) in look(url, "SELECT tier FROM decisions")} == {"none"}
 
 

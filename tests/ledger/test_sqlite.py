@@ -132,5 +132,6 @@ def test_a_full_disk_is_said_waited_for_and_loses_nothing(tmp_path: Path) -> Non
 
     assert found["why"] == "database or disk is full"
     assert found["refused_at_once"]
+    assert 0 < found["readable"] < found["written"]
     assert found["written"] == found["asked"]
     assert found["dropped"] == 0
