@@ -16,7 +16,7 @@ import multipart  # type: ignore[import-untyped]  # its wheel has no types
 from extproc.decision import Reason
 from extproc.errors import RequestRefused
 from extproc.formats.part_headers import PartHeaders, read_boundary, read_headers
-from extproc.formats.strict_json import KNOWN_FIELDS, malformed
+from extproc.formats.strict_json import KNOWN_FIELDS, malformed, shown
 
 # Real forms have below twenty; every part costs a microsecond or ten.
 MAX_PARTS = 128
@@ -154,9 +154,9 @@ def _check_name(name: str, seen: dict[str, str]) -> None:
     if key not in seen:
         seen[key] = name
     elif seen[key] != name:
-        raise malformed(f"has form fields that differ only in case or brackets: {fold}")
+        raise malformed(f"has form fields that differ only in case or brackets: {shown(fold)}")
     elif not name.endswith("[]"):
-        raise malformed(f"has the form field {name} twice")
+        raise malformed(f"has the form field {shown(name)} twice")
 
 
 def _value(headers: PartHeaders, content: bytes) -> str | FilePart:
@@ -165,4 +165,4 @@ def _value(headers: PartHeaders, content: bytes) -> str | FilePart:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise malformed(f"is not UTF-8 in the form field {headers.name}") from None
+        raise malformed(f"is not UTF-8 in the form field {shown(headers.name)}") from None

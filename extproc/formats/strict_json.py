@@ -66,7 +66,6 @@ KNOWN_FIELDS = frozenset(
 _SPELLED = {name.casefold(): name for name in KNOWN_FIELDS}
 
 _MAYBE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
@@ -145,7 +144,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise malformed(f"has the key {_named(key)} twice in one object")
+                raise malformed(f"has the key {shown(key)} twice in one object")
             seen.add(key)
     return members
 
@@ -161,13 +160,13 @@ def check_body_keys(members: Mapping[str, Any]) -> None:
         if key not in KNOWN_FIELDS and (spelled := _SPELLED.get(fold)):
             raise malformed(f"has a key that differs from {spelled} only in case")
         if fold in folded:
-            raise malformed(f"has keys that differ only in case: {_named(fold)}")
+            raise malformed(f"has keys that differ only in case: {shown(fold)}")
         folded.add(fold)
 
 
-def _named(key: str) -> str:
-    """A key as far as it may be shown: a plain word, else only that there is one."""
-    return key if _PLAIN_KEY.fullmatch(key) else "(not a plain word)"
+def shown(key: str) -> str:
+    """A key as far as it may be shown: a field of some API. People write keys too."""
+    return key if key in KNOWN_FIELDS or key in _SPELLED else "(unknown)"
 
 
 def _check_surrogates(value: Any) -> None:
@@ -185,14 +184,14 @@ def _surrogate_at(value: Any, pointer: str) -> str | None:
     if isinstance(value, dict):
         if any(map(_is_broken, value)):
             return pointer
-        items: Iterable[tuple[str, Any]] = value.items()
+        items: Iterable[tuple[str, Any]] = ((shown(key), item) for key, item in value.items())
     elif isinstance(value, list):
         items = ((str(number), item) for number, item in enumerate(value))
     else:
         return None
     for key, item in items:
         if isinstance(item, dict | list) or (isinstance(item, str) and _is_broken(item)):
-            found = _surrogate_at(item, f"{pointer}/{_named(key)}")
+            found = _surrogate_at(item, f"{pointer}/{key}")
             if found is not None:
                 return found
     return None

@@ -29,7 +29,7 @@ def refused(data: bytes) -> RequestRefused:
         (b'{"model":"a","MODEL":"b"}', "differs from model only in case"),
         (b'{"model":"a","\xc5\xbftream":true}', "differs from stream only in case"),
         (b'{"max_to\xe2\x84\xaaens":5}', "differs from max_tokens only in case"),
-        (b'{"custom":1,"Custom":2}', "differ only in case: custom"),
+        (b'{"custom":1,"Custom":2}', "differ only in case: (unknown)"),
         (b'{"a":NaN}', "NaN or Infinity"),
         (b'{"a":[-Infinity]}', "NaN or Infinity"),
         (b'{"a":1e400}', "range of a double"),
@@ -42,8 +42,8 @@ def refused(data: bytes) -> RequestRefused:
         ("{}".encode("utf-32-be"), "not UTF-8"),
         (b'{"a":"\xff"}', "not UTF-8 at byte 6"),
         (b'{"a":"\xed\xa0\x80"}', "not UTF-8 at byte 6"),
-        (b'{"a":["x","\\ud800"]}', "/a/1"),
-        (b'{"a":{"b":"\\udc00\\ud800"}}', "/a/b"),
+        (b'{"input":["x","\\ud800"]}', "/input/1"),
+        (b'{"input":{"text":"\\udc00\\ud800"}}', "/input/text"),
         (b'{"\\uDFFF":1}', "half a surrogate pair at /"),
         (b'{"a":1} {}', "line 1, column 9"),
         (b'{"a":1,}', "line 1"),
@@ -149,6 +149,9 @@ def test_looking_for_half_a_pair_is_no_work_in_a_deep_body() -> None:
 
 def test_half_a_pair_is_found_wherever_it_is() -> None:
     with pytest.raises(RequestRefused) as caught:
-        parse_json(b'{"a":["x",{"b":["y","\\ud800"]}]}')
+        parse_json(b'{"messages":["x",{"content":[{"mine":"\\ud800"}]}]}')
 
-    assert caught.value.message == "The request body has half a surrogate pair at /a/1/b/1."
+    assert (
+        caught.value.message
+        == "The request body has half a surrogate pair at /messages/1/content/0/(unknown)."
+    )
