@@ -1,4 +1,4 @@
-"""`extproc test` and `extproc replay`: policies tried out before they count. Floor 4."""
+"""`extproc test`: policies tried out before they count. Floor 4."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run_tests(
         policies = policyset.load(folder)
         found = cases.read(folder, policies, time.time_ns())
         wanted = [case for case in found if not only or any(part in case.name for part in only)]
-        trials = asyncio.run(_run(wanted, _instruments(vocab)))
+        trials = asyncio.run(_run(wanted, instruments(vocab)))
     silent = [] if only else [str(ref) for ref in trial.unheard(policies, trials)]
     if as_json:
         print_json({"ok": _is_right(trials), "tests": [_as_json(each) for each in trials], "unheard": silent})
@@ -53,11 +53,12 @@ def _is_right(trials: list[Trial]) -> bool:
     return bool(trials) and all(each.is_ok for each in trials)
 
 
-async def _run(wanted: list[cases.Case], instruments: Instruments) -> list[Trial]:
-    return [await trial.run(case, instruments) for case in wanted]
+async def _run(wanted: list[cases.Case], tools: Instruments) -> list[Trial]:
+    return [await trial.run(case, tools) for case in wanted]
 
 
-def _instruments(vocab: Path | None) -> Instruments:
+def instruments(vocab: Path | None) -> Instruments:
+    """What counts and prices, as far as it is on this machine."""
     try:
         encodings = vocabularies.load(vocab or vocabularies.default_directory(os.environ))
     except VocabularyMissing as missing:
