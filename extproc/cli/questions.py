@@ -99,7 +99,9 @@ Model = Annotated[str, typer.Option(help="For this model, as it was asked for.")
 Provider = Annotated[str, typer.Option(help="At this provider, such as openai.")]
 Operation = Annotated[str, typer.Option(help="Of this operation, such as chat.")]
 Policy = Annotated[str, typer.Option(help="Decided by this policy, Kind/name.")]
-ReasonCode = Annotated[Reason | None, typer.Option(help="For this reason.")]
+ReasonCode = Annotated[
+    Reason | None, typer.Option(metavar="CODE", help="For this reason, such as rate_limited.")
+]
 Denied = Annotated[bool, typer.Option("--denied", help="Only what was denied.")]
 WouldDeny = Annotated[
     bool, typer.Option("--would-deny", help="Only what passed and a shadow policy would have denied.")

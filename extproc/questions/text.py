@@ -68,6 +68,7 @@ def _row(line: DecisionLine) -> tuple[str, ...]:
 def _block(line: DecisionLine) -> tuple[Line, Line]:
     used, generated, cost = _amounts(line)
     style = "red" if line.enforced_effect == "deny" else ""
+    spent = "not settled yet" if line.is_open else f"{used} in, {generated} out" * bool(used)
     return (
         Line(f"{figures.instant(line.at_us)}  {line.decision_id}  {_who(line)}"),
         Line(
@@ -77,7 +78,7 @@ def _block(line: DecisionLine) -> tuple[Line, Line]:
                     _verdict(line),
                     line.policy,
                     _model(line),
-                    f"{used} in, {generated} out" if used else "",
+                    spent,
                     cost,
                 )
                 if part
@@ -113,7 +114,7 @@ def _amounts(line: DecisionLine) -> tuple[str, str, str]:
         return "open", "open", ""
     used, generated = (_known(tokens) for tokens in (line.input_tokens, line.output_tokens))
     cost = "unpriced" if line.nano_usd is None else figures.dollars(line.nano_usd)
-    return used, generated, cost + ("*" if line.is_provisional else "")
+    return used, generated, cost + (", as reserved" if line.is_provisional else "")
 
 
 def _known(amount: int | None) -> str:
@@ -149,7 +150,7 @@ def _sums(row: UsageRow) -> tuple[str, ...]:
 
 def _notes(total: UsageRow) -> Iterable[str]:
     if total.is_open:
-        yield f"{figures.counted(total.is_open, 'request')} not settled yet; what they use will be added."
+        yield f"{figures.counted(total.is_open, 'request')} not settled yet; what is used will be added."
     if total.provisional:
         yield (
             f"{figures.counted(total.provisional, 'request')} charged as reserved, because nobody reported "
