@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from extproc.cli.checking import check
+from extproc.cli.questions import decisions, explain, usage
 from extproc.cli.rehearsing import run_tests
 from extproc.cli.rendering import envoy
 from extproc.cli.serving import serve
@@ -29,6 +30,6 @@ def main(
         raise typer.Exit
 
 
-for _command in (serve, check, envoy, vocab):
+for _command in (serve, check, explain, decisions, usage, envoy, vocab):
     app.command()(_command)
 app.command("test")(run_tests)
