@@ -10,7 +10,9 @@ import pytest
 
 from extproc.errors import LedgerUnavailable, SettingsInvalid
 from extproc.ledger import postgres as book
+from extproc.ledger import schema
 from extproc.ledger.opening import open_book
+from extproc.ledger.schema import Migration
 from tests.ledger.running import Counters, look, running, until, written
 from tests.ledger.samples import allowed, settlement
 from tests.servers.postgres import PASSWORD, PostgresServer
@@ -101,6 +103,20 @@ async def test_a_slow_statement_is_given_up_and_tried_again(
         await written(journal)
 
     assert look(url, "SELECT id FROM decisions") == [("decision-000001",)]
+
+
+async def test_new_tables_of_many_records_have_the_time_they_need(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book, "_STATEMENT_TIMEOUT_MS", 50)
+    monkeypatch.setattr(book, "_ANSWER_TIMEOUT_S", 0.1)
+    known = schema.migrations()
+    slow = Migration(len(known) + 1, "slow", ("SELECT pg_sleep(0.3)",))
+    monkeypatch.setattr(schema, "migrations", lambda: (*known, slow))
+
+    assert look(url, "SELECT MAX(version) FROM ledger_version") == [(slow.version,)]
+    with pytest.raises(LedgerUnavailable):
+        look(url, "SELECT pg_sleep(0.3)")
 
 
 async def test_closing_gives_up_on_a_server_that_does_not_answer(

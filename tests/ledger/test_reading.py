@@ -16,7 +16,7 @@ from extproc.ledger.book import LedgerChanged, QuestionTooLong, Reading
 from extproc.ledger.opening import open_book
 from tests.ledger.running import look, running
 from tests.ledger.samples import allowed
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PASSWORD, PostgresServer
 
 COUNT = "SELECT COUNT(*) FROM decisions"
 FOREVER = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT COUNT(*) FROM n"
@@ -213,6 +213,19 @@ def test_a_paused_server_holds_a_question_up_for_a_while(
                 found.rows(COUNT)
         finally:
             postgres.resume()
+
+
+def test_who_may_only_read_can_read(postgres: PostgresServer) -> None:
+    with postgres.database() as url:
+        look(url, "SELECT 1")
+        name = url.rpartition("%3D")[2]
+        with psycopg.connect(url, autocommit=True) as admin:
+            admin.execute("DROP ROLE IF EXISTS auditor")
+            admin.execute(f"CREATE ROLE auditor LOGIN PASSWORD '{PASSWORD}'")
+            admin.execute(f"GRANT USAGE ON SCHEMA {name} TO auditor")
+            admin.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO auditor")
+        with reading(url.replace("//ledger:", "//auditor:")) as found:
+            assert found.rows(COUNT) == [(0,)]
 
 
 def test_an_empty_database_stays_empty(postgres: PostgresServer) -> None:
