@@ -14,6 +14,8 @@ from extproc.cli.checking import check
 from extproc.cli.questions import decisions, explain, usage
 from extproc.cli.rehearsing import run_tests
 from extproc.cli.rendering import envoy
+from extproc.cli.replaying import replay
+from extproc.cli.schema import schema
 from extproc.cli.serving import serve
 from extproc.cli.vocabularies import vocab
 
@@ -30,6 +32,7 @@ def main(
         raise typer.Exit
 
 
-for _command in (serve, check, explain, decisions, usage, envoy, vocab):
+for _command in (serve, check, explain, decisions, usage, schema, envoy, vocab):
     app.command()(_command)
 app.command("test")(run_tests)
+app.command()(replay)

@@ -1,17 +1,22 @@
-"""`extproc check`: whether a policy folder can be used. Floor 4."""
+"""`extproc check`: whether a policy folder can be used, and what its author should look at. Floor 4."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from extproc.cli.printing import NOT_RIGHT, AsJson, PolicyFolderArgument, print_json
-from extproc.errors import PolicyFolderInvalid
+from extproc.cli.printing import NOT_RIGHT, AsJson, PolicyFolderArgument, fail, print_json
+from extproc.errors import PolicyFolderInvalid, Problem
 from extproc.policy import policyset
 from extproc.policy.difference import Difference, diff
+from extproc.policy.policyset import PolicySet
 
 
 def check(
@@ -21,31 +26,73 @@ def check(
         Path | None,
         typer.Option(help="The folder in force: says what this one changes, and which counters start anew."),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for a warning, too.")] = False,
+    at: Annotated[
+        str, typer.Option(help="When: warns of keys that have expired by then. RFC 3339; default: now.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Validate a policy folder: says what the server would say."""
+    """Validate a policy folder: says what the server would say, and warns of what was hardly meant."""
+    at_ns = _instant_ns(at) if at else time.time_ns()
     try:
         loaded = policyset.load(folder)
         change = diff(policyset.load(against), loaded) if against else None
     except PolicyFolderInvalid as invalid:
-        problems = [
-            {"file": p.file, "line": p.line, "column": p.column, "message": p.message}
-            for p in invalid.problems
-        ]
-        if as_json:
-            print_json({"ok": False, "problems": problems})
-        else:
-            typer.echo(str(invalid), err=True)
-        raise typer.Exit(NOT_RIGHT) from None
-    objects = policyset.describe(loaded)
+        _refuse(invalid, as_json=as_json)
+    warnings = loaded.warnings(at_ns)
+    is_ok = not (strict and warnings)
     if as_json:
-        changes = {} if change is None else {"changes": _changes(change)}
-        print_json({"ok": True, "revision": loaded.revision, "objects": objects, **changes})
+        print_json(_as_json(loaded, change, warnings) | {"ok": is_ok})
     else:
-        typer.echo(f"{folder}: {len(objects)} objects, revision {loaded.revision}")
+        _tell(folder, loaded, warnings)
         if change is not None:
             typer.echo(f"against {against}: {change}")
+    if not is_ok:
+        raise typer.Exit(NOT_RIGHT)
+
+
+def _refuse(invalid: PolicyFolderInvalid, *, as_json: bool) -> NoReturn:
+    if as_json:
+        print_json({"ok": False, "problems": _listed(invalid.problems)})
+    else:
+        typer.echo(str(invalid), err=True)
+    raise typer.Exit(NOT_RIGHT) from None
+
+
+def _tell(folder: Path, loaded: PolicySet, warnings: tuple[Problem, ...]) -> None:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in _kinds(loaded).items())
+    typer.echo(f"{folder}: {len(loaded.objects)} objects, revision {loaded.revision}")
+    typer.echo(f"  {kinds}")
+    for warning in warnings:
+        typer.echo(f"{warning.file}:{warning.line}:{warning.column}: warning: {warning.message}", err=True)
+
+
+def _as_json(loaded: PolicySet, change: Difference | None, warnings: tuple[Problem, ...]) -> dict[str, Any]:
+    return {
+        "ok": True,
+        "revision": loaded.revision,
+        "kinds": _kinds(loaded),
+        "objects": policyset.describe(loaded),
+        "warnings": _listed(warnings),
+    } | ({} if change is None else {"changes": _changes(change)})
+
+
+def _kinds(loaded: PolicySet) -> dict[str, int]:
+    """How many objects there are of each kind."""
+    return dict(sorted(Counter(item.ref.kind for item in loaded.objects).items()))
+
+
+def _listed(problems: Iterable[Problem]) -> list[dict[str, Any]]:
+    return [asdict(problem) for problem in problems]
 
 
 def _changes(change: Difference) -> dict[str, list[str]]:
     return {each.name: [str(ref) for ref in getattr(change, each.name)] for each in fields(change)}
+
+
+def _instant_ns(text: str) -> int:
+    try:
+        since = datetime.fromisoformat(text).astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    except (ValueError, OverflowError):
+        fail('--at is an RFC 3339 time, such as "2027-01-31T00:00:00Z"')
+    return since // timedelta(microseconds=1) * 1_000

@@ -194,6 +194,8 @@ def _compiler_faults(text: str, output: str) -> tuple[Fault, ...]:
     # After a syntax error the parser guesses; what it says then is about its guess.
     if found and found[0][1].startswith("Syntax error"):
         found = found[:1]
+    # What an operand that is wrong itself makes of the rest.
+    found = [each for each in found if "*error*" not in each[1]] or found
     return tuple(Fault(offset, complaints.plain(text, offset, message)) for offset, message in found) or (
         Fault(0, complaints.plain(text, 0, output.partition("\n")[0])),
     )

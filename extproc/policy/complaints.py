@@ -30,35 +30,55 @@ _FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 VARIABLES = tuple(field.name for field in facts_pb2.Facts.DESCRIPTOR.fields)
 
-# The functions and macros of CEL's standard library and of the two extensions that are on.
-FUNCTIONS: Final = (
-    *(
-        "all",
-        "bool",
-        "charAt",
-        "contains",
-        "double",
-        "duration",
-        "endsWith",
-        "exists",
-        "exists_one",
-        "filter",
-    ),
-    *("format", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours"),
-    *("getMilliseconds", "getMinutes", "getMonth", "getSeconds", "has", "hasValue", "indexOf", "int", "join"),
-    *("lastIndexOf", "lowerAscii", "map", "matches", "optFlatMap", "optMap", "or", "orValue", "replace"),
-    *(
-        "size",
-        "split",
-        "startsWith",
-        "string",
-        "substring",
-        "timestamp",
-        "trim",
-        "uint",
-        "upperAscii",
-        "value",
-    ),
+# The functions and macros of CEL's standard library and of the two extensions that are on, as they are used.
+FUNCTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "all": 'request.models.all(m, m.startsWith("gpt"))',
+        "bool": 'bool(identity.claims["admin"])',
+        "charAt": "request.model.charAt(0)",
+        "contains": 'request.model.contains("mini")',
+        "double": "double(tokens.input)",
+        "duration": 'duration("30s")',
+        "endsWith": 'request.model.endsWith("-mini")',
+        "exists": 'request.tools.exists(t, t == "search")',
+        "exists_one": 'request.tools.exists_one(t, t == "search")',
+        "filter": 'request.tools.filter(t, t != "search")',
+        "format": '"%s/%s".format([identity.team, identity.user])',
+        "getDate": "now.getDate()",
+        "getDayOfMonth": "now.getDayOfMonth()",
+        "getDayOfWeek": 'now.getDayOfWeek("Europe/Berlin")',
+        "getDayOfYear": "now.getDayOfYear()",
+        "getFullYear": "now.getFullYear()",
+        "getHours": 'now.getHours("Europe/Berlin")',
+        "getMilliseconds": "now.getMilliseconds()",
+        "getMinutes": "now.getMinutes()",
+        "getMonth": "now.getMonth()",
+        "getSeconds": "now.getSeconds()",
+        "has": "has(request.temperature)",
+        "hasValue": 'request.headers[?"x-tier"].hasValue()',
+        "indexOf": 'request.path.indexOf("/")',
+        "int": 'int(request.headers["x-tier"])',
+        "join": 'identity.groups.join(",")',
+        "lastIndexOf": 'request.path.lastIndexOf("/")',
+        "lowerAscii": "identity.team.lowerAscii()",
+        "map": 'request.tools.map(t, t + "!")',
+        "matches": 'request.model.matches("^gpt-[45]")',
+        "optFlatMap": 'request.headers[?"x-tier"].optFlatMap(t, optional.of(t))',
+        "optMap": 'request.headers[?"x-tier"].optMap(t, t.lowerAscii())',
+        "or": 'request.headers[?"x-tier"].or(optional.of("free"))',
+        "orValue": 'request.headers[?"x-tier"].orValue("free")',
+        "replace": 'request.model.replace("models/", "")',
+        "size": "size(request.tools)",
+        "split": 'request.path.split("/")',
+        "startsWith": 'request.model.startsWith("gpt")',
+        "string": "string(tokens.input)",
+        "substring": "request.model.substring(0, 3)",
+        "timestamp": 'timestamp("2027-01-31T00:00:00Z")',
+        "trim": "identity.team.trim()",
+        "uint": "uint(tokens.input)",
+        "upperAscii": "identity.team.upperAscii()",
+        "value": 'request.headers[?"x-tier"].value()',
+    }
 )
 
 _TYPES: Mapping[str, str] = MappingProxyType(
@@ -111,6 +131,8 @@ def _undeclared(text: str, offset: int, found: re.Match[str]) -> str:
     if name in _WORDS:
         return _WORDS[name]
     if text[offset : offset + 1] == "(" or text.startswith(f"{name}(", max(0, offset)):
+        if name in FUNCTIONS:
+            return f"`{name}` is not used like this; an example is {FUNCTIONS[name]}"
         hint = did_you_mean(name, FUNCTIONS)
         return f"there is no function `{name}`{hint or '; CEL has ' + ', '.join(FUNCTIONS)}"
     first = name.partition(".")[0]

@@ -170,14 +170,35 @@ def read(file: str, content: bytes) -> tuple[list[Document], list[Problem]]:
     except _Refused as refused:
         problems.append(refused.problem)
     except yaml.MarkedYAMLError as error:
-        problems.append(
-            _problem(file, error.problem_mark or error.context_mark, error.problem or "invalid YAML")
-        )
+        problems.append(_problem(file, error.problem_mark or error.context_mark, _said(error.problem or "")))
     except yaml.YAMLError:
         problems.append(Problem(file, 1, 1, "the file holds characters that YAML does not allow"))
     except RecursionError:
         problems.append(Problem(file, 1, 1, "the values are nested too deeply"))
     return documents, problems
+
+
+# What PyYAML says, and what whoever wrote it should do.
+_REMEDIES: Mapping[str, str] = MappingProxyType(
+    {
+        "'\\t'": "a tab cannot indent; use spaces",
+        "cannot start any token": "no value can begin with this character; put the value in quotes",
+        "mapping values are not allowed": "a colon is not expected here; put text that holds one in quotes",
+        "could not find expected ':'": "a colon is missing after a field's name",
+        "expected ',' or": "a bracket is not closed, or text that holds one or a comma is not in quotes",
+        "expected <block end>": "this line is indented otherwise than those it belongs to",
+        "end of stream": "a quote is not closed",
+        "undefined alias": "no anchor of this name comes before",
+        "duplicate anchor": "an anchor of this name is there already",
+        "unknown escape": "no such escape; in single quotes a backslash is a backslash",
+    }
+)
+
+
+def _said(problem: str) -> str:
+    """The parser's complaint in the words of people, else its own."""
+    found = next((remedy for words, remedy in _REMEDIES.items() if words in problem), problem)
+    return f"this is no YAML: {found or 'its structure cannot be read'}"
 
 
 def _problem(file: str, mark: Any, message: str) -> Problem:

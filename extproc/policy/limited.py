@@ -9,19 +9,36 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, tzinfo
 from decimal import Decimal
 from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
 
 from extproc.decision import Charge, Effect, Mode, Reason, Unit, Window
 from extproc.policy import money
 from extproc.policy.cel import Expression, Failure
-from extproc.policy.objects import Block, KeyPart, Match, PolicyObject, PolicySpec, always, rejected
+from extproc.policy.objects import (
+    Block,
+    KeyPart,
+    Match,
+    PolicyObject,
+    PolicySpec,
+    always,
+    one_of,
+    rejected,
+    unguarded,
+)
 from extproc.policy.spending import NOTHING, Reserve, Taken
 
 SECOND_US: Final = 1_000_000
@@ -47,6 +64,10 @@ _FIELDS: Mapping[Unit, str] = MappingProxyType(
 )
 
 
+# How JSON Schema says it.
+ONE_UNIT: Final = one_of(*_FIELDS.values())
+
+
 def nano_usd(value: Any) -> int:
     """The dollars of a policy file in nano-dollars. Raises what validators raise."""
     dollars = money.decimal(value)
@@ -58,16 +79,23 @@ def nano_usd(value: Any) -> int:
 class Quantity(Block):
     """An amount of exactly one unit."""
 
+    model_config = ConfigDict(json_schema_extra=ONE_UNIT)
+
     requests: Amount = Field(default=None, ge=1, le=MAX_AMOUNT)
+    """How many requests."""
     tokens: Amount = Field(default=None, ge=1, le=MAX_AMOUNT)
+    """How many tokens, input and output together."""
     input_tokens: Amount = Field(default=None, ge=1, le=MAX_AMOUNT)
+    """How many input tokens."""
     output_tokens: Amount = Field(default=None, ge=1, le=MAX_AMOUNT)
+    """How many output tokens."""
     # Nano-dollars once loaded.
     cost_usd: Annotated[
         Amount,
         PlainValidator(nano_usd),
-        WithJsonSchema({"type": ["string", "number"], "exclusiveMinimum": 0, "maximum": _MAX_USD}),
+        WithJsonSchema({**money.AMOUNT_SCHEMA, "exclusiveMinimum": 0, "maximum": _MAX_USD}),
     ] = None
+    """How many US dollars."""
 
     @model_validator(mode="after")
     def _one_unit(self) -> Quantity:
@@ -90,10 +118,7 @@ class Quantity(Block):
 def _counts_whoever_comes(expression: Expression, info: ValidationInfo) -> Expression:
     """Refuse what lets a caller choose not to be counted, by a header that it leaves out."""
     if expression.unguarded and info.data.get("on_error") is Effect.ALLOW:
-        faults = [
-            replace(fault, message=f"{fault.message}, or set onError: deny") for fault in expression.unguarded
-        ]
-        raise rejected("; ".join(fault.message for fault in faults), faults=faults)
+        raise unguarded(expression)
     return expression
 
 
@@ -104,8 +129,11 @@ class LimitSpec(PolicySpec):
     """The `spec` of a kind that counts: one counter for each distinct `key` among requests that `match`."""
 
     on_error: Effect = Effect.ALLOW  # before the expressions: what they may be depends on it
+    """What an unreachable store or a failing expression means: deny denies, allow lets pass."""
     match: Annotated[Match, _CountsWhoeverComes] = Field(default_factory=always)
+    """CEL, true or false: which requests are counted; left out: every AI request."""
     key: tuple[Annotated[KeyPart, _CountsWhoeverComes], ...] = ()
+    """CEL, texts: one counter for each distinct combination; left out: one for all."""
 
     full: ClassVar[Reason]  # why a request is denied that may come later
 

@@ -9,11 +9,15 @@ import re
 from decimal import Decimal
 from typing import Any, Final
 
-from extproc.policy.objects import rejected
+from extproc.policy.objects import rejected, whole
 
 NANO_USD: Final = 1_000_000_000
 # Fifteen digits are what a number without quotes keeps of them.
 _AMOUNT: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?")
+
+
+# How JSON Schema says it.
+AMOUNT_SCHEMA: Final = {"type": ["string", "number"], "pattern": whole(_AMOUNT), "examples": ["2.50"]}
 
 
 def decimal(value: Any) -> Decimal:

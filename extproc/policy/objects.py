@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
@@ -39,8 +39,22 @@ _HEADER_NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def rejected(message: str, **context: Any) -> PydanticCustomError:
-    """What a validator raises; `message` must not quote the value: people paste secrets anywhere."""
+    """What a validator raises; `message` must not quote the value: people paste secrets anywhere.
+
+    In `context`, `at` leads from where the validator looks to the field that is meant.
+    """
     return PydanticCustomError("policy", "{message}", {"message": message, **context})
+
+
+def unguarded(expression: Expression, **context: Any) -> PydanticCustomError:
+    """What is raised where any caller can make an expression fail, and that would let it pass."""
+    faults = [replace(each, message=f"{each.message}, or set onError: deny") for each in expression.unguarded]
+    return rejected("; ".join(fault.message for fault in faults), faults=faults, **context)
+
+
+def whole(pattern: re.Pattern[str]) -> str:
+    """The pattern as JSON Schema wants it, which searches."""
+    return f"^(?:{pattern.pattern})$"
 
 
 def _expression(result: Result, hint: str) -> Any:
@@ -58,10 +72,14 @@ def _expression(result: Result, hint: str) -> Any:
 
 
 Match = Annotated[
-    Expression, _expression(Result.BOOL, 'for example "true" in quotes'), WithJsonSchema({"type": "string"})
+    Expression,
+    _expression(Result.BOOL, 'for example "true" in quotes'),
+    WithJsonSchema({"type": "string", "minLength": 1, "examples": ['request.operation == "chat"']}),
 ]
 KeyPart = Annotated[
-    Expression, _expression(Result.STRING, "for example identity.team"), WithJsonSchema({"type": "string"})
+    Expression,
+    _expression(Result.STRING, "for example identity.team"),
+    WithJsonSchema({"type": "string", "minLength": 1, "examples": ["identity.team"]}),
 ]
 
 
@@ -76,7 +94,11 @@ def _duration_us(value: Any) -> int:
     return sum(int(number) * _UNITS_US[unit] for number, unit in _DURATION_PART.findall(value))
 
 
-DurationUs = Annotated[int, PlainValidator(_duration_us), WithJsonSchema({"type": "string"})]
+DurationUs = Annotated[
+    int,
+    PlainValidator(_duration_us),
+    WithJsonSchema({"type": "string", "pattern": whole(_DURATION), "examples": ["1m", "1h30m", "30d"]}),
+]
 
 
 def _header_name(value: Any) -> str:
@@ -85,25 +107,43 @@ def _header_name(value: Any) -> str:
     return value
 
 
-HeaderName = Annotated[str, PlainValidator(_header_name), WithJsonSchema({"type": "string"})]
+HeaderName = Annotated[
+    str,
+    PlainValidator(_header_name),
+    WithJsonSchema({"type": "string", "pattern": whole(_HEADER_NAME), "examples": ["x-api-key"]}),
+]
+
+
+def one_of(*names: str) -> dict[str, Any]:
+    """JSON Schema for exactly one of these fields."""
+    return {"oneOf": [{"required": [name]} for name in names]}
+
+
+def one_or_more(*names: str) -> dict[str, Any]:
+    """JSON Schema for at least one of these fields."""
+    return {"anyOf": [{"required": [name]} for name in names]}
 
 
 class Block(BaseModel):
     """A mapping in a policy file: camelCase keys, nothing unknown, no coercion."""
 
-    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
 
 class Spec(Block):
     """The `spec` of any kind."""
 
     description: str = ""
+    """What it is for, in a sentence; people see it beside the name."""
 
 
 class PolicySpec(Spec):
     """The `spec` of a kind that can be tried in shadow or switched off."""
 
     mode: Mode = Mode.ENFORCE
+    """enforce; shadow evaluates and records without consequences; disabled does nothing."""
 
 
 class Metadata(Block):
@@ -112,17 +152,24 @@ class Metadata(Block):
     name: Annotated[
         str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", json_schema_extra={"maxLength": 63})
     ]
+    """Unique per kind; users see it in answers, spans and metrics."""
     labels: dict[str, str] = {}
+    """Your own; nothing here reads them."""
     annotations: dict[str, str] = {}
+    """Your own; nothing here reads them."""
 
 
 class Envelope(Block):
     """What surrounds a spec; `kind` and `spec` are checked by the loader, which knows the kinds."""
 
     api_version: Literal["ai-policy/v1"]
+    """The version of this language."""
     kind: str
+    """What the object is."""
     metadata: Metadata
+    """Its name."""
     spec: dict[str, Any] = {}
+    """What it says."""
 
 
 @dataclass(frozen=True, slots=True)

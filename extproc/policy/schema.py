@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -69,7 +69,7 @@ def _validate(
         # Through JSON, because pydantic's strict JSON mode knows that JSON has no tuples and no enums.
         valid = model.model_validate_json(json.dumps(value), context={"known": known})
     except ValidationError as invalid:
-        errors = invalid.errors(include_url=False)
+        errors = _without_consequences(invalid.errors(include_url=False))
     else:
         if not empty:
             return valid, []
@@ -84,6 +84,16 @@ def _validate(
         for error in errors
         if not _is_about_nothing((*path, *error["loc"]), error["type"], empty)
         for problem in _problems(model, document, path, error)
+    ]
+
+
+def _without_consequences(errors: Sequence[Any]) -> list[Any]:
+    """Without lists that are too short for the one reason that an entry of theirs is wrong."""
+    return [
+        error
+        for error in errors
+        if error["type"] != "too_short"
+        or not any(each["loc"][: len(error["loc"])] == error["loc"] != each["loc"] for each in errors)
     ]
 
 
@@ -104,8 +114,9 @@ def _is_about_nothing(where: Path, error_type: str, empty: set[Path]) -> bool:
 
 
 def _problems(model: type[Any], document: Document, path: Path, error: Any) -> Iterator[Problem]:
-    where: Path = (*path, *error["loc"])
-    faults = error.get("ctx", {}).get("faults", ())
+    context = error.get("ctx", {})
+    where: Path = (*path, *error["loc"], *context.get("at", ()))
+    faults = context.get("faults", ())
     for fault in faults:
         yield document.problem_inside(where, fault.offset, fault.message)
     if not faults:

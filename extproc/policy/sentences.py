@@ -69,7 +69,10 @@ def _purpose(model: type[BaseModel], path: Path) -> str:
     """What a field is for, behind a colon."""
     block = _block_at(model, path[:-1])
     field = _fields(block).get(str(path[-1])) if path else None
-    return f": {field.description.rstrip('.')}" if field and field.description else ""
+    if field is None or not field.description:
+        return ""
+    first, rest = field.description[0], field.description[1:].rstrip(".")
+    return f": {first.lower() if rest[:1].islower() else first}{rest}"
 
 
 # --- one sentence for each type of error that pydantic has

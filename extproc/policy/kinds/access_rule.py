@@ -23,9 +23,13 @@ class AccessRule(PolicySpec):
     """Allow or deny what `match` says; `message` is told to who is denied."""
 
     effect: Effect
+    """What becomes of the requests that match; a deny beats every allow."""
     match: Match = Field(default_factory=always)
+    """CEL, true or false, asked for every model that the body names; left out: every AI request."""
     message: str = Field(default="", max_length=500)
+    """What the caller is told who is denied."""
     on_error: Effect = Effect.DENY
+    """What a failing match means: deny denies, allow leaves the rule out; neither grants."""
 
     @cached_property
     def needs_only_headers(self) -> bool:

@@ -17,7 +17,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from extproc.decision import Reason
 from extproc.model import Identity
-from extproc.policy.objects import PolicyObject, Spec, rejected
+from extproc.policy.objects import PolicyObject, Spec, rejected, whole
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NO_DIGEST: Final = bytes(32)
@@ -49,14 +49,28 @@ def _instant_ns(value: Any) -> int:
 class ApiKey(Spec):
     """Who holds the key with this digest, and until when (`expires`, Unix nanoseconds once loaded)."""
 
-    sha256: Annotated[bytes, PlainValidator(_digest), WithJsonSchema({"type": "string"})]
+    sha256: Annotated[
+        bytes, PlainValidator(_digest), WithJsonSchema({"type": "string", "pattern": whole(_SHA256)})
+    ]
+    """The digest of the key, never the key itself: printf %s "$KEY" | sha256sum."""
     user: str = ""
+    """Who holds it: identity.user."""
     team: str = ""
+    """identity.team."""
     org: str = ""
+    """identity.org."""
     groups: tuple[str, ...] = ()
+    """identity.groups."""
     labels: Mapping[str, str] = Field(default_factory=dict)
-    expires: Annotated[int | None, PlainValidator(_instant_ns), WithJsonSchema({"type": "string"})] = None
+    """identity.labels."""
+    expires: Annotated[
+        int | None,
+        PlainValidator(_instant_ns),
+        WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2027-01-31T00:00:00Z"]}),
+    ] = None
+    """From this RFC 3339 time on it is refused."""
     disabled: bool = False
+    """Refuses it now."""
 
 
 class KeyRing:

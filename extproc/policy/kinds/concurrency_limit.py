@@ -23,6 +23,7 @@ class ConcurrencyLimit(LimitSpec):
     """So many requests in flight for each distinct `key` among the requests that `match`."""
 
     max: int = Field(ge=1, le=_MOST)
+    """How many requests may be in flight at once."""
 
     full: ClassVar[Reason] = Reason.CONCURRENCY_LIMITED
 

@@ -18,12 +18,19 @@ MIB = 1024 * 1024
 class Defaults(Spec):
     """The folder's settings; each is safe when left out."""
 
-    access: Effect = Effect.DENY  # when no AccessRule speaks
-    unclassified: Effect = Effect.DENY  # an AI route whose request is no format we know
+    access: Effect = Effect.DENY
+    """What becomes of a request that no AccessRule speaks of."""
+    unclassified: Effect = Effect.DENY
+    """What becomes of a request on an AI route that is no format we know."""
     # Anthropic accepts 32 MiB; Envoy's buffer limit is rendered from the same number.
     max_body_bytes: int = Field(default=32 * MIB, ge=1, le=1024 * MIB)
-    reserve: Literal["expected", "declared"] | None = None  # overrides each kind's own default
+    """The largest body that is read; Envoy's buffer limit is rendered from it."""
+    reserve: Literal["expected", "declared"] | None = None
+    """How much output limits set aside before the answer; left out: each kind's own default."""
     usage_chunk: Literal["strip", "visible", "off"] = "strip"
+    """What callers see of the usage chunk that we ask streams for."""
     response_headers: bool = True
+    """Whether answers carry x-ratelimit-* in the caller's dialect."""
     # required: no request goes upstream before its decision is on disk; best_effort: written just after.
     audit: Literal["required", "best_effort"] = "best_effort"
+    """required: no request goes upstream before its decision is on disk; best_effort: written just after."""

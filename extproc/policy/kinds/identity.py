@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 from urllib.parse import unquote_plus
 
-from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 
 from extproc.decision import Effect, Reason
 from extproc.model import Identity as Caller
@@ -22,7 +22,7 @@ from extproc.model import RequestHead, Source
 from extproc.policy.kinds.api_key import KeyRing, holder, refusal
 from extproc.policy.kinds.jwt import JwtSource
 from extproc.policy.kinds.mtls import MtlsSource
-from extproc.policy.objects import Block, HeaderName, PolicySpec, rejected
+from extproc.policy.objects import Block, HeaderName, PolicySpec, one_or_more, rejected
 
 # Where the SDKs of the known providers put their key: (header, scheme).
 WELL_KNOWN = (("authorization", "bearer"), ("x-api-key", ""), ("api-key", ""), ("x-goog-api-key", ""))
@@ -52,16 +52,28 @@ def _network(value: Any) -> Network:
 class ApiKeySource(Block):
     """A key in one header or one query parameter; empty means the usual headers of the SDKs."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "not": {"required": ["header", "query"]},
+            "dependentRequired": {"scheme": ["header"]},
+        }
+    )
+
     header: HeaderName | None = None
+    """The header that holds the key; left out with query: the usual ones of the SDKs."""
     scheme: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9-]*$")
+    """What comes before the key in that header, such as Bearer."""
     query: str | None = Field(default=None, min_length=1)
+    """The query parameter that holds the key."""
 
     @model_validator(mode="after")
     def _one_place(self) -> ApiKeySource:
         if self.header and self.query:
             raise rejected("a source reads a header or a query parameter, not both; write two sources")
         if self.scheme and not self.header:
-            raise rejected("scheme goes with header, such as {header: authorization, scheme: Bearer}")
+            raise rejected(
+                "scheme goes with header, such as {header: authorization, scheme: Bearer}", at=("scheme",)
+            )
         return self
 
     @property
@@ -78,10 +90,24 @@ class ApiKeySource(Block):
 class Trusted(Block):
     """Peers whose identity headers count; where both are given, both must hold."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": [name], "properties": {name: {"minItems": 1}}}
+                for name in ("addresses", "principals")
+            ]
+        }
+    )
+
     addresses: tuple[
-        Annotated[Network, PlainValidator(_network), WithJsonSchema({"type": "string"})], ...
+        Annotated[
+            Network, PlainValidator(_network), WithJsonSchema({"type": "string", "examples": ["10.0.0.0/8"]})
+        ],
+        ...,
     ] = ()
+    """Networks in CIDR notation that the peer is in."""
     principals: tuple[str, ...] = ()
+    """URIs of client certificates, one of which the peer shows."""
 
     @model_validator(mode="after")
     def _somebody(self) -> Trusted:
@@ -108,12 +134,20 @@ class Trusted(Block):
 class HeaderSource(Block):
     """Identity headers set by a trusted peer; each field names the header that holds it."""
 
+    model_config = ConfigDict(json_schema_extra=one_or_more("id", "user", "team"))
+
     trusted_from: Trusted
+    """The peers whose headers count; a client must not choose who it is."""
     id: HeaderName | None = None
+    """The header that says identity.id."""
     user: HeaderName | None = None
+    """The header that says identity.user."""
     team: HeaderName | None = None
+    """The header that says identity.team."""
     org: HeaderName | None = None
-    groups: HeaderName | None = None  # its value is a comma-separated list
+    """The header that says identity.org."""
+    groups: HeaderName | None = None
+    """The header that says identity.groups, separated by commas."""
 
     @model_validator(mode="after")
     def _somebody(self) -> HeaderSource:
@@ -130,10 +164,16 @@ class HeaderSource(Block):
 class IdentitySource(Block):
     """One place to look."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
     api_key: ApiKeySource | None = None
+    """A key of an ApiKey object."""
     jwt: JwtSource | None = None
+    """A token that Envoy's jwt_authn verified."""
     mtls: MtlsSource | None = None
+    """A client certificate that Envoy's listener verified."""
     headers: HeaderSource | None = None
+    """Headers set by a peer that is trusted."""
 
     @model_validator(mode="after")
     def _one(self) -> IdentitySource:
@@ -155,7 +195,9 @@ class Identity(PolicySpec):
     """Where to look for the caller, in order, and what becomes of one who shows nothing."""
 
     sources: tuple[IdentitySource, ...] = ()
+    """Where to look for the caller; the first that holds a credential decides."""
     anonymous: Effect = Effect.DENY
+    """What becomes of a caller who shows nothing."""
 
     @cached_property
     def wanted(self) -> str:

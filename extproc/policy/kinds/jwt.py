@@ -27,19 +27,28 @@ class Claims(Block):
     """Which claim says what: its name, or dots that lead into nested objects."""
 
     id: NonEmpty = "sub"
+    """The claim that says identity.id; dots lead into nested objects."""
     user: NonEmpty | None = None
+    """The claim that says identity.user."""
     team: NonEmpty | None = None
+    """The claim that says identity.team."""
     org: NonEmpty | None = None
-    groups: NonEmpty | None = None  # a list of strings, or one string
+    """The claim that says identity.org."""
+    groups: NonEmpty | None = None
+    """The claim that says identity.groups: a list of strings, or one string."""
 
 
 class JwtSource(Block):
     """A verified payload; `payload` is what the provider's payload_in_metadata says in Envoy."""
 
     payload: NonEmpty = "jwt_payload"
-    issuers: tuple[NonEmpty, ...] = Field(default=(), min_length=1)  # none written: any that Envoy accepts
+    """What jwt_authn's payload_in_metadata says in Envoy."""
+    issuers: tuple[NonEmpty, ...] = Field(default=(), min_length=1)
+    """The iss claims that count; left out: any that Envoy accepts."""
     claims: Claims = Claims()
-    header: HeaderName = "authorization"  # held the token; does not go upstream
+    """Which claim says what."""
+    header: HeaderName = "authorization"
+    """The header that held the token; it does not go upstream."""
 
     def caller(self, source: Source) -> Caller | None:
         """Who the payload says is calling; None where there is none, or it names nobody."""

@@ -31,12 +31,22 @@ def _pattern(value: Any) -> str:
 class Principal(Block):
     """Who shows a certificate with this URI."""
 
-    principal: Annotated[str, PlainValidator(_pattern), WithJsonSchema({"type": "string"})]
+    principal: Annotated[
+        str,
+        PlainValidator(_pattern),
+        WithJsonSchema({"type": "string", "examples": ["spiffe://cluster.local/ns/*/sa/chatbot"]}),
+    ]
+    """The URI of the certificate; * stands for one whole segment."""
     user: str = ""
+    """identity.user."""
     team: str = ""
+    """identity.team."""
     org: str = ""
+    """identity.org."""
     groups: tuple[str, ...] = ()
+    """identity.groups."""
     labels: Mapping[str, str] = Field(default_factory=dict)
+    """identity.labels."""
 
     def means(self, principal: str) -> bool:
         """Whether the pattern, segment by segment, is this principal."""
@@ -52,6 +62,7 @@ class MtlsSource(Block):
     """The principals that count, and who each of them is; the first that fits decides."""
 
     principals: tuple[Principal, ...] = Field(min_length=1)
+    """Whose certificates count, and who each of them is; the first that fits decides."""
 
     @model_validator(mode="after")
     def _each_once(self) -> MtlsSource:

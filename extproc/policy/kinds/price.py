@@ -13,13 +13,22 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
 
 from extproc.measure.overrides import ALWAYS_NS, Override, Overrides
 from extproc.measure.tariff import INPUT, OUTPUT, Tariff
 from extproc.policy.literals import KNOWN
-from extproc.policy.money import decimal
-from extproc.policy.objects import Block, PolicyObject, Spec, rejected
+from extproc.policy.money import AMOUNT_SCHEMA, decimal
+from extproc.policy.objects import Block, PolicyObject, Spec, one_of, one_or_more, rejected, whole
 from extproc.policy.suggest import did_you_mean
 
 # A dollar a token is far above any price.
@@ -99,38 +108,71 @@ def _known(name: str | None, info: ValidationInfo) -> str | None:
 
 
 Dollars = Annotated[
-    Decimal | None, PlainValidator(_price), WithJsonSchema({"type": ["string", "number"], "minimum": 0})
+    Decimal | None,
+    PlainValidator(_price),
+    WithJsonSchema({**AMOUNT_SCHEMA, "minimum": 0, "maximum": 1_000_000}),
 ]
 Percent = Annotated[
     Decimal | None,
     PlainValidator(_percent),
-    WithJsonSchema({"type": ["string", "number"], "minimum": 0, "maximum": 100}),
+    WithJsonSchema({**AMOUNT_SCHEMA, "minimum": 0, "maximum": 100}),
 ]
-Day = Annotated[int, PlainValidator(_day_ns), WithJsonSchema({"type": "string", "format": "date"})]
+Model = Annotated[
+    str,
+    AfterValidator(_model),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^[^\\sA-Z*{}]{0,255}[^\\sA-Z{}]$", "examples": ["llama-3*"]}
+    ),
+]
+Day = Annotated[
+    int,
+    PlainValidator(_day_ns),
+    WithJsonSchema({"type": "string", "format": "date", "pattern": whole(_DATE)}),
+]
 
 
 class UsdPerMillion(Block):
     """US dollars for a million tokens; a part without a price of its own has that of its whole."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            **one_or_more("input", "output"),
+            "dependentRequired": {
+                to_camel(part): [first] for first, *parts in (_INPUTS, _OUTPUTS) for part in parts
+            },
+        }
+    )
+
     input: Dollars = None
+    """Of input tokens."""
     output: Dollars = None
+    """Of output tokens."""
     cache_read: Dollars = None
+    """Of input read from the provider's cache."""
     cache_write: Dollars = None
+    """Of input written to it."""
     cache_write_1h: Dollars = Field(default=None, alias="cacheWrite1h")
+    """Of input written to it for an hour."""
     audio_input: Dollars = None
+    """Of audio that is sent."""
     image_input: Dollars = None
+    """Of images that are sent."""
     tool_input: Dollars = None
+    """Of what the provider's tools put in."""
     reasoning_output: Dollars = None
+    """Of reasoning."""
     audio_output: Dollars = None
+    """Of audio that is generated."""
     image_output: Dollars = None
+    """Of images that are generated."""
 
     @model_validator(mode="after")
     def _whole(self) -> UsdPerMillion:
         if not self.listed:
             raise rejected("at least one of input, output must be given")
-        for whole, *parts in (_INPUTS, _OUTPUTS):
-            if getattr(self, whole) is None and any(getattr(self, part) is not None for part in parts):
-                raise rejected(f"{whole} must be given too: what its parts leave over has a price")
+        for first, *parts in (_INPUTS, _OUTPUTS):
+            if getattr(self, first) is None and any(getattr(self, part) is not None for part in parts):
+                raise rejected(f"{first} must be given too: what its parts leave over has a price")
         return self
 
     @cached_property
@@ -149,14 +191,19 @@ class Price(Spec):
     by its onError, and `has(cost.estimated_usd)` is how to say otherwise.
     """
 
+    model_config = ConfigDict(json_schema_extra=one_of("usdPerMillion", "discountPercent"))
+
     provider: Annotated[str | None, AfterValidator(_known)] = None
+    """Whose models, as request.provider calls it; left out: anybody's."""
     # Not by min_length: that would count a model with a fault as one that is not there.
-    models: Annotated[tuple[Annotated[str, AfterValidator(_model)], ...], AfterValidator(_some)] = Field(
-        json_schema_extra={"minItems": 1}
-    )
+    models: Annotated[tuple[Model, ...], AfterValidator(_some)] = Field(json_schema_extra={"minItems": 1})
+    """Lower-case names; one that ends in * is a beginning, and * alone every model."""
     from_: Day = Field(default=ALWAYS_NS, alias="from")  # Unix nanoseconds once loaded
+    """The day it begins, at midnight UTC; left out: always."""
     usd_per_million: UsdPerMillion | None = None
+    """US dollars for a million tokens."""
     discount_percent: Percent = None
+    """What comes off the published price instead."""
 
     @model_validator(mode="after")
     def _one_price(self) -> Price:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from extproc.decision import Effect, Finding, Outcome, PolicyRef, Reason
 from extproc.formats.base import CONTROL
 from extproc.formats.fields import MAX_COUNT
 from extproc.model import AIRequest, TokenEstimate
 from extproc.policy.cel import Failure
-from extproc.policy.objects import Match, PolicyObject, PolicySpec, always, rejected
+from extproc.policy.objects import Match, PolicyObject, PolicySpec, always, one_or_more, rejected, unguarded
 
 
 class RequestCap(PolicySpec):
@@ -25,20 +25,33 @@ class RequestCap(PolicySpec):
     `clamp` declares it in its place, and lowers one that is larger. Input cannot be clamped.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            **one_or_more("inputTokens", "outputTokens"),
+            "if": {"properties": {"onExceed": {"const": "clamp"}}, "required": ["onExceed"]},
+            "then": {"required": ["outputTokens"]},
+        }
+    )
+
     match: Match = Field(default_factory=always)
+    """CEL, true or false: which requests are capped; left out: every AI request."""
     input_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    """The most input tokens of one request."""
     output_tokens: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    """The most output tokens of one request, of all its choices together."""
     on_exceed: Literal["deny", "clamp"] = "deny"
+    """deny answers 413; clamp lowers the output limit of the request, or declares one."""
     on_error: Effect = Effect.DENY
+    """What a failing match means: deny denies, allow leaves the cap out."""
 
     @model_validator(mode="after")
     def _says_enough(self) -> RequestCap:
         if self.input_tokens is None and self.output_tokens is None:
             raise rejected("inputTokens or outputTokens must be given")
         if self.on_exceed == "clamp" and self.output_tokens is None:
-            raise rejected("onExceed: clamp lowers the output, and needs outputTokens")
+            raise rejected("onExceed: clamp lowers the output, and needs outputTokens", at=("onExceed",))
         if self.on_error is Effect.ALLOW and self.match.unguarded:
-            raise rejected(f"match: {self.match.unguarded[0].message}, or set onError: deny")
+            raise unguarded(self.match, at=("match",))
         return self
 
     @property

@@ -10,17 +10,18 @@ from datetime import UTC, tzinfo
 from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Final, Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import PlainValidator, WithJsonSchema, model_validator
+from pydantic import ConfigDict, PlainValidator, WithJsonSchema, model_validator
 
 from extproc.decision import CalendarWindow, Effect, Reason, SlidingWindow, Unit, Window
 from extproc.policy import calendar, money
 from extproc.policy.calendar import Calendar
 from extproc.policy.denials import duration
 from extproc.policy.limited import DAY_US, LimitSpec, Quantity
-from extproc.policy.objects import Block, DurationUs, rejected
+from extproc.policy.objects import Block, DurationUs, one_of, rejected, whole
 from extproc.policy.spending import Reserve
+from extproc.policy.suggest import did_you_mean
 
 _MINUTE_US: Final = 60_000_000
 _MODEL: Final = re.compile(r"[^\s\x00-\x1f\x7f]{1,256}")
@@ -29,7 +30,8 @@ _MODEL: Final = re.compile(r"[^\s\x00-\x1f\x7f]{1,256}")
 def _zone(value: Any) -> ZoneInfo:
     zone = calendar.zone(value) if isinstance(value, str) else None
     if zone is None:
-        raise rejected("there is no such time zone; write its IANA name, such as Europe/Berlin")
+        hint = did_you_mean(value, available_timezones())
+        raise rejected(f"there is no such time zone; write its IANA name, such as Europe/Berlin{hint}")
     return zone
 
 
@@ -44,6 +46,7 @@ class Substitute(Block):
     """Another model instead of a denial."""
 
     use_model: str
+    """The model to send requests to where the cap is reached."""
 
 
 def _on_exceed(value: Any) -> Literal["deny"] | Substitute:
@@ -64,19 +67,33 @@ class UsageCap(LimitSpec):
     ask for NAME are counted while there is room, and never denied by this cap.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={**one_of("period", "rolling"), "dependentRequired": {"timezone": ["period"]}}
+    )
+
     on_error: Effect = Effect.DENY
+    """What an unreachable store, a failing expression or an unknown price means."""
     limit: Quantity
+    """How much of one unit may be used."""
     period: Literal["hour", "day", "week", "month", "year"] | None = None
-    timezone: Annotated[ZoneInfo | None, PlainValidator(_zone), WithJsonSchema({"type": "string"})] = None
+    """A calendar period; weeks begin on Monday."""
+    timezone: Annotated[
+        ZoneInfo | None,
+        PlainValidator(_zone),
+        WithJsonSchema({"type": "string", "examples": ["Europe/Berlin"]}),
+    ] = None
+    """Whose calendar, by its IANA name; left out: UTC."""
     rolling: DurationUs | None = None
+    """Any stretch of this length instead of a calendar period, between 1m and 366d."""
     warn_at: tuple[
         Annotated[
             Decimal,
             PlainValidator(_share),
-            WithJsonSchema({"type": ["number", "string"], "exclusiveMinimum": 0, "exclusiveMaximum": 1}),
+            WithJsonSchema({**money.AMOUNT_SCHEMA, "exclusiveMinimum": 0, "exclusiveMaximum": 1}),
         ],
         ...,
     ] = ()
+    """Shares of the limit from which on answers carry x-ai-policy-warning."""
     on_exceed: Annotated[
         Literal["deny"] | Substitute,
         PlainValidator(_on_exceed),
@@ -88,13 +105,15 @@ class UsageCap(LimitSpec):
                         "type": "object",
                         "required": ["useModel"],
                         "additionalProperties": False,
-                        "properties": {"useModel": {"type": "string"}},
+                        "properties": {"useModel": {"type": "string", "pattern": whole(_MODEL)}},
                     },
                 ]
             }
         ),
     ] = "deny"
+    """deny, or {useModel: NAME}: send requests to another model."""
     reserve: Reserve | None = None
+    """How much output to set aside: the declared ceiling, or what is expected. Left out: Defaults."""
 
     full: ClassVar[Reason] = Reason.CAP_REACHED
 
@@ -103,9 +122,9 @@ class UsageCap(LimitSpec):
         if (self.period is None) == (self.rolling is None):
             raise rejected("exactly one of period, rolling must be given")
         if self.timezone is not None and self.period is None:
-            raise rejected("timezone goes with period: rolling looks at no calendar")
+            raise rejected("timezone goes with period: rolling looks at no calendar", at=("timezone",))
         if self.rolling is not None and not _MINUTE_US <= self.rolling <= 366 * DAY_US:
-            raise rejected("rolling must be between 1m and 366d")
+            raise rejected("rolling must be between 1m and 366d", at=("rolling",))
         return self
 
     @property
