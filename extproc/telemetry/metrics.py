@@ -39,8 +39,6 @@ FAILURES: Final = (
     "telemetry_failed",
     "unsupported_protocol_config",
 )
-# What becomes of a request here, in its order.
-STAGES: Final = ("understand", "reserve", "record", "rewrite", "count_output", "settle")
 
 _DECISION_S: Final = (
     *(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025),
