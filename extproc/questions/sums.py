@@ -7,7 +7,7 @@ room in 64 bits, and a provider may report any number.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from itertools import takewhile
@@ -71,6 +71,7 @@ class Stretch:
 def usage(reading: Reading, query: UsageQuery) -> UsageTable:
     """The sums of a query. Raises `QuestionInvalid`."""
     zone = _checked(query)
+    where(query.only)  # an empty ledger refuses what a full one does
     only = _within(reading, query.only)
     groups: dict[Key, Totals] = {}
     if only is not None:
@@ -100,8 +101,7 @@ def _within(reading: Reading, only: DecisionFilter) -> DecisionFilter | None:
     since_us, until_us = max(since_us, first_us), min(until_us, last_us + 1)
     if since_us >= until_us:
         return None
-    wanted = {name: getattr(only, name) for name in (*COLUMN_OF, "enforced_effect", "would_deny")}
-    return DecisionFilter(since_us=since_us, until_us=until_us, **wanted)
+    return replace(only, since_us=since_us, until_us=until_us)
 
 
 # --- from rows to groups

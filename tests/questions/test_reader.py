@@ -335,6 +335,33 @@ async def test_pages_skip_and_repeat_nothing_while_decisions_come(url: str) -> N
     assert before <= set(found)
 
 
+@pytest.mark.parametrize(
+    ("only", "index"),
+    [
+        (DecisionFilter(), "decisions_by_time (occurred_at_us"),
+        (DecisionFilter(since_us=5), "decisions_by_time (occurred_at_us"),
+        (DecisionFilter(enforced_effect="deny"), "decisions_denied (occurred_at_us"),
+        (DecisionFilter(would_deny=True, since_us=5), "decisions_would_deny (occurred_at_us"),
+        (DecisionFilter(team="a", since_us=5), "decisions_by_team (team=? AND occurred_at_us"),
+        (DecisionFilter(identity="a"), "decisions_by_identity (identity=? AND occurred_at_us"),
+    ],
+)
+def test_no_page_reads_the_whole_ledger(tmp_path: Path, only: DecisionFilter, index: str) -> None:
+    """Each of these has an index with the newest last."""
+    plans: list[str] = []
+
+    class Planned:
+        def rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+            plans.extend(row[3] for row in look(url, f"EXPLAIN QUERY PLAN {statement}", *parameters))
+            return []
+
+    url = f"sqlite:{tmp_path / 'ledger.sqlite'}"
+    queries.decisions(Planned(), only, limit=50, after=queries._cursor(10**15, "x"))
+
+    assert f"SEARCH d USING INDEX {index}" in plans[0]
+    assert plans[-1] == "USE TEMP B-TREE FOR RIGHT PART OF ORDER BY"
+
+
 # --- revisions
 
 

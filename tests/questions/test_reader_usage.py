@@ -247,6 +247,8 @@ def test_nothing_comes_to_nothing(url: str) -> None:
     for by in ((), ("team", "hour")):
         table = asked(url, UsageQuery(by=by))
         assert (table.rows, table.total) == ((), UsageRow())
+    with pytest.raises(QuestionInvalid, match="allow or deny"):
+        asked(url, UsageQuery(only=DecisionFilter(enforced_effect="maybe")))
     fill(url, [(allowed(1), None)])
     assert asked(url, UsageQuery(only=DecisionFilter(since_us=5, until_us=4))).total == UsageRow()
 
