@@ -16,14 +16,15 @@ from extproc.errors import LedgerUnavailable, QuestionInvalid
 from extproc.formats.base import Reply
 from extproc.model import Identity
 from extproc.questions import parameters
-from extproc.questions.base import PERIODS, Ledger, UsageQuery
+from extproc.questions.base import PERIODS, Ledger, Story, UsageQuery
 from extproc.questions.explanation import explain
 from extproc.questions.shapes import written
 from extproc.session.inquiry import Inquiry
 
 # Callers wait for each other before they make their gateway wait.
-_AT_ONCE = 2
+_AT_ONCE = 4
 _WAITING = 32
+_REST = 4  # times as long as an explanation took
 _PARAMETERS = ("by", "since", "until", "zone", "model", "provider", "operation")
 _GROUPS = ("model", "provider", "operation", *PERIODS)
 
@@ -35,15 +36,19 @@ class Callers:
         self._ledger = ledger
         self._clock_ns = clock_ns
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._waiting = 0
+        self._asking: set[tuple[str, str]] = set()
+        self._explaining = asyncio.Semaphore(1)
 
     async def answer(self, inquiry: Inquiry, caller: Identity) -> Reply:
         """What this caller may know."""
         if self._ledger is None:
             return _problem(HTTPStatus.NOT_FOUND, "ledger_missing", "This gateway keeps no ledger.")
-        if self._waiting >= _WAITING:
+        who = caller.id, caller.team
+        if who in self._asking:
+            return _problem(HTTPStatus.TOO_MANY_REQUESTS, "too_many_questions", _ONE, retry_after_s=1)
+        if len(self._asking) >= _WAITING:
             return _problem(HTTPStatus.TOO_MANY_REQUESTS, "too_many_questions", _BUSY, retry_after_s=1)
-        self._waiting += 1
+        self._asking.add(who)
         try:
             async with self._turns:
                 return await self._answer(self._ledger, inquiry, caller)
@@ -52,20 +57,27 @@ class Callers:
         except LedgerUnavailable:
             return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "ledger_unavailable", _BUSY, retry_after_s=1)
         finally:
-            self._waiting -= 1
+            self._asking.discard(who)
 
     async def _answer(self, ledger: Ledger, inquiry: Inquiry, caller: Identity) -> Reply:
-        if inquiry.decision_id:
-            return await _decision(ledger, inquiry.decision_id, caller)
-        query = _query(inquiry.parameters, caller, self._clock_ns() // 1000)
-        return Reply(status=HTTPStatus.OK, body=written(await ledger.usage(query)))
+        if not inquiry.decision_id:
+            query = _query(inquiry.parameters, caller, self._clock_ns() // 1000)
+            return Reply(status=HTTPStatus.OK, body=written(await ledger.usage(query)))
+        story = await ledger.story(inquiry.decision_id)
+        if story is None or not _is_own(story.decision.identity, caller):
+            return _problem(HTTPStatus.NOT_FOUND, "decision_unknown", "There is no such decision of yours.")
+        return Reply(status=HTTPStatus.OK, body=await self._explained(story))
 
-
-async def _decision(ledger: Ledger, decision_id: str, caller: Identity) -> Reply:
-    story = await ledger.story(decision_id)
-    if story is None or not _is_own(story.decision.identity, caller):
-        return _problem(HTTPStatus.NOT_FOUND, "decision_unknown", "There is no such decision of yours.")
-    return Reply(status=HTTPStatus.OK, body=written(explain(story).for_caller()))
+    async def _explained(self, story: Story) -> bytes:
+        """Explain, in a fifth of this process's time at most: requests need the rest of it."""
+        await self._explaining.acquire()
+        began_s = time.monotonic()
+        try:
+            # Expressions of a revision that nobody asked about yet are compiled: half a second.
+            return await asyncio.to_thread(lambda: written(explain(story).for_caller()))
+        finally:
+            rest_s = _REST * (time.monotonic() - began_s)
+            asyncio.get_running_loop().call_later(rest_s, self._explaining.release)
 
 
 def _query(given: Mapping[str, str], caller: Identity, now_us: int) -> UsageQuery:
@@ -83,6 +95,7 @@ def _is_own(decided: Identity, caller: Identity) -> bool:
     return (decided.id, decided.team) == (caller.id, caller.team)
 
 
+_ONE = "One question at a time: an earlier one of yours is not answered yet."
 _BUSY = "The ledger does not answer at the moment. Please try again."
 
 

@@ -28,7 +28,11 @@ class RemoteLedger:
 
     def __init__(self, url: str, token: str = "") -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            self._port = parts.port
+        except ValueError:
+            self._port = 0
+        if parts.scheme not in ("http", "https") or not parts.hostname or self._port == 0:
             raise SettingsInvalid(
                 "--admin is the URL of a sidecar's admin port, such as http://127.0.0.1:8080"
             )
@@ -56,14 +60,14 @@ class RemoteLedger:
     def _answer(self, target: str) -> tuple[int, bytes]:
         is_https = self._parts.scheme == "https"
         make = http.client.HTTPSConnection if is_https else http.client.HTTPConnection
-        connection = make(self._parts.hostname or "", self._parts.port, timeout=_ANSWER_S)
+        connection = make(self._parts.hostname or "", self._port, timeout=_ANSWER_S)
         try:
             connection.request("GET", self._parts.path.rstrip("/") + target, headers=self._headers)
             answer = connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise LedgerUnavailable(
-                f"no sidecar answers at {self._parts.hostname}:{self._parts.port} "
+                f"no sidecar answers at {self._parts.hostname}:{self._port} "
                 f"({getattr(error, 'strerror', None) or type(error).__name__}); --admin names another one, "
                 "--ledger (EXTPROC_LEDGER) asks the ledger itself"
             ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
@@ -10,6 +10,9 @@ from pydantic_core import to_json
 from extproc.errors import LedgerUnavailable
 
 T = TypeVar("T")
+
+# To make one takes milliseconds.
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
 def written(answer: object) -> bytes:
@@ -19,8 +22,10 @@ def written(answer: object) -> bytes:
 
 def read(kind: type[T], content: bytes) -> T:
     """The answer of this kind. Raises `LedgerUnavailable` for anything else."""
+    adapter = _ADAPTERS.get(kind) or _ADAPTERS.setdefault(kind, TypeAdapter(kind))
     try:
-        return TypeAdapter(kind).validate_json(content)
+        answer: T = adapter.validate_json(content)
     except ValidationError:
         # Its words repeat what was read.
         raise LedgerUnavailable(f"the answer is no {kind.__name__} of this release") from None
+    return answer

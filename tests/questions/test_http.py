@@ -168,8 +168,9 @@ async def test_who_asks_a_sidecar_is_told_what_is_wrong(remote: RemoteLedger, sh
 async def test_a_sidecar_that_is_not_there_is_named_with_the_way_around_it() -> None:
     with pytest.raises(LedgerUnavailable, match=r"127\.0\.0\.1:9 .*--ledger"):
         await RemoteLedger("http://127.0.0.1:9").usage(UsageQuery())
-    with pytest.raises(SettingsInvalid, match="--admin"):
-        RemoteLedger("sqlite:/tmp/x")
+    for url in ("sqlite:/tmp/x", "http://:80", "http://host:port", "http://host:99999", ""):
+        with pytest.raises(SettingsInvalid, match="--admin"):
+            RemoteLedger(url)
 
 
 # --- callers
@@ -239,13 +240,25 @@ async def test_more_questions_than_can_wait_are_turned_away() -> None:
             return await super().usage(query)
 
     callers = Callers(Slow(), lambda: 0)
-    asked = [asyncio.ensure_future(callers.answer(Inquiry(), ADA)) for _ in range(40)]
+    everybody = [replace(ADA, id=f"user-{number}") for number in range(40)]
+    asked = [asyncio.ensure_future(callers.answer(Inquiry(), each)) for each in everybody]
     await asyncio.sleep(0)
     gate.set()
     statuses = [reply.status for reply in await asyncio.gather(*asked)]
 
     assert statuses.count(429) == 8
     assert statuses.count(200) == 32
+
+
+async def test_a_caller_asks_one_question_at_a_time(tmp_path: Path) -> None:
+    story = told("access_denied", tmp_path)
+    caller, inquiry = story.decision.identity, Inquiry(decision_id=story.decision.id)
+    callers = Callers(Shelf((story,)), lambda: 0)
+
+    first, second = await asyncio.gather(callers.answer(inquiry, caller), callers.answer(inquiry, caller))
+
+    assert (first.status, second.status) == (200, 429)
+    assert (await callers.answer(inquiry, caller)).status == 200
 
 
 def test_a_page_that_is_no_page_is_an_error_and_not_repeated() -> None:
