@@ -349,13 +349,13 @@ async def test_pages_skip_and_repeat_nothing_while_decisions_come(url: str) -> N
 def test_no_page_reads_the_whole_ledger(tmp_path: Path, only: DecisionFilter, index: str) -> None:
     """Each of these has an index with the newest last."""
     plans: list[str] = []
+    ledger = f"sqlite:{tmp_path / 'ledger.sqlite'}"
 
     class Planned:
         def rows(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-            plans.extend(row[3] for row in look(url, f"EXPLAIN QUERY PLAN {statement}", *parameters))
+            plans.extend(row[3] for row in look(ledger, f"EXPLAIN QUERY PLAN {statement}", *parameters))
             return []
 
-    url = f"sqlite:{tmp_path / 'ledger.sqlite'}"
     queries.decisions(Planned(), only, limit=50, after=queries._cursor(10**15, "x"))
 
     assert f"SEARCH d USING INDEX {index}" in plans[0]
