@@ -42,7 +42,11 @@ class Written:
 
     def decisions(self) -> list[records_pb2.DecisionRecord]:
         """Every decision that was allowed."""
-        rows = self._rows("SELECT record FROM decisions WHERE enforced_effect = 'allow'")
+        return [each for each in self.records() if each.verdict.enforced_effect == "allow"]
+
+    def records(self) -> list[records_pb2.DecisionRecord]:
+        """Every decision."""
+        rows = self._rows("SELECT record FROM decisions")
         return [records_pb2.DecisionRecord.FromString(record) for (record,) in rows]
 
     def spent(self) -> tuple[int, int, int, int]:
