@@ -69,9 +69,7 @@ def decision_attributes(decision: Decision) -> Attributes:
     optional: dict[str, AttributeValue | None] = {
         "ai_policy.decision.determining_policy": str(decision.determining or "") or None,
         # Of several the first: what Jaeger can search for is one value.
-        "ai_policy.decision.would_deny_policy": next(
-            (str(f.policy) for f in decision.spoken if f.would_deny), None
-        ),
+        "ai_policy.decision.would_deny_policy": _first_shadow(decision),
         "ai_policy.decision.target_model": decision.target_model or None,
         "ai_policy.identity.id": decision.identity.id or None,
         "ai_policy.identity.team": decision.identity.team or None,
@@ -106,7 +104,10 @@ def settlement_attributes(decision: Decision, settlement: Settlement, *, latest:
     optional: dict[str, AttributeValue | None] = {
         "gen_ai.response.model": settlement.model or None,
         "gen_ai.response.id": settlement.response_id or None,
-        "gen_ai.response.finish_reasons": settlement.finish_reasons or None,
+        "gen_ai.response.finish_reasons": tuple(
+            reason[:MAX_LENGTH] for reason in settlement.finish_reasons[:MAX_FINDINGS]
+        )
+        or None,
         "http.response.status_code": settlement.status or None,
         "error.type": settlement.error_type or None,
         # Conventions forbid estimates in gen_ai.usage.*.
@@ -140,7 +141,7 @@ def finding_line(finding: Finding) -> str:
         parts.append(_arithmetic(finding.limit))
     if finding.determining:
         parts.append("determining")
-    return " ".join(parts)
+    return " ".join(parts)[:MAX_LENGTH]
 
 
 def _effect(finding: Finding) -> str:
@@ -153,10 +154,16 @@ def _arithmetic(limit: LimitState) -> str:
     return f"used {used} of {size}{unit}, requested {requested}"
 
 
+def _first_shadow(decision: Decision) -> str | None:
+    if not decision.would_deny:
+        return None
+    return next(str(f.policy) for f in decision.spoken if f.would_deny)
+
+
 def _matched(decision: Decision) -> tuple[str, ...]:
     """The policies that matched, each once."""
-    matched = (str(f.policy) for f in decision.spoken if f.outcome is Outcome.MATCHED)
-    return tuple(dict.fromkeys(matched))
+    matched = (str(f.policy)[:MAX_LENGTH] for f in decision.spoken if f.outcome is Outcome.MATCHED)
+    return tuple(dict.fromkeys(matched))[:MAX_FINDINGS]
 
 
 def _limit_attributes(limit: LimitState | None) -> Attributes:
@@ -203,12 +210,6 @@ def _request_attributes(decision: Decision) -> Attributes:
 
 
 def _cut(attributes: Attributes) -> Attributes:
-    return {name: _short(value) for name, value in attributes.items()}
-
-
-def _short(value: AttributeValue) -> AttributeValue:
-    if isinstance(value, str):
-        return value[:MAX_LENGTH]
-    if isinstance(value, tuple):  # ours are of strings
-        return tuple(str(each)[:MAX_LENGTH] for each in value[:MAX_FINDINGS])
-    return value
+    return {
+        name: value[:MAX_LENGTH] if isinstance(value, str) else value for name, value in attributes.items()
+    }
