@@ -117,8 +117,8 @@ class Again:
         except Doubt:
             # It does as it did.
             await course.counts.settle(course.reservation, {}, at_us)
-            course.reservation, found = then.id, then
-            await course.counts.repeat(then, at_us, held_us)
+            course.reservation, found = f"{then.id} as it was", then
+            await course.counts.repeat(course.reservation, then, at_us, held_us)
             raise
         finally:
             self._schedule(course, settlement, found)

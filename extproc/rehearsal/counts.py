@@ -111,11 +111,11 @@ class Counts:
         """What it would come to."""
         await self._now.settle(name, amounts, at_us)
 
-    async def repeat(self, decision: Decision, at_us: int, held_us: int) -> None:
-        """Take what the decision took then, and under its id."""
+    async def repeat(self, name: str, decision: Decision, at_us: int, held_us: int) -> None:
+        """Take what the decision took then."""
         if decision.enforced_effect is Effect.ALLOW:
             taken = (_forced(_held(each.charge, held_us), each.reserved) for each in decision.outcomes)
-            await self._now.reserve(decision.id, tuple(taken), at_us)
+            await self._now.reserve(name, tuple(taken), at_us)
 
     async def _lend(self, charge: Charge, at_us: int) -> None:
         """Make room for what was granted, and for what was given back without a record."""

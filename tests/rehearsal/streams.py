@@ -61,6 +61,8 @@ TIGHT = (
     policy("UsageCap", "rolling", "key: [identity.team], limit: {outputTokens: 5000}, rolling: 1d"),
     policy("ConcurrencyLimit", "at-once", "max: 3"),
     policy("RequestCap", "answer", "outputTokens: 700, onExceed: clamp"),
+    policy("Price", "ours", 'models: ["*"], usdPerMillion: {input: "500", output: "1000"}'),
+    policy("UsageCap", "dollars", "key: [identity.user], limit: {costUsd: 3}, period: hour"),
     policy("AccessRule", "no-o1", 'effect: deny, match: request.model == "o1"'),
 )
 

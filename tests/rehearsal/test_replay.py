@@ -32,6 +32,7 @@ OPEN = tuple(
     .replace("{tokens: 1000}", "{tokens: 30000000}")
     .replace("outputTokens: 5000", "outputTokens: 50000000")
     .replace("max: 3", "max: 3000")
+    .replace("costUsd: 3", "costUsd: 3000")
     for text in TIGHT
     if "AccessRule" not in text and "RequestCap" not in text
 )
@@ -167,6 +168,18 @@ def test_a_rule_on_headers_of_other_requests_does_not_matter(tmp_path: Path) -> 
     then, now = folder(tmp_path / "then"), folder(tmp_path / "now", rule)
 
     assert replayed(now, run(then, [Sent(0, 0)])).unchanged == 1
+
+
+def test_what_nothing_can_be_said_of_is_counted_as_it_was(tmp_path: Path) -> None:
+    wide = policy("UsageCap", "all", "limit: {requests: 100}, period: day")
+    rule = policy(
+        "AccessRule", "h", 'effect: deny, match: request.model == "gpt-5" && "x" in request.headers'
+    )
+    then, now = folder(tmp_path / "then", wide), folder(tmp_path / "now", wide.replace("100", "2"), rule)
+
+    found = replayed(now, run(then, [Sent(0, 0, model="gpt-5"), Sent(0, 0, model="gpt-5"), Sent(0, 0)]))
+
+    assert (found.doubts.total(), found.changes) == (2, {Change.NEWLY_DENIED: 1})
 
 
 def test_of_a_key_that_is_gone_the_caller_is_nobody_any_more(tmp_path: Path) -> None:
