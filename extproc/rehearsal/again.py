@@ -7,7 +7,7 @@ record says; what it does not say is a `Doubt`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
 from types import MappingProxyType
@@ -15,12 +15,10 @@ from typing import Final
 
 from extproc.decision import Decision, Effect, Mode, PolicyRef, Reason, Settlement, Unit
 from extproc.errors import RequestRefused
-from extproc.formats import FORMATS
-from extproc.formats.base import CONTROL, NO_OUTPUT, BodyKind
+from extproc.formats.base import CONTROL
 from extproc.measure import lessons
 from extproc.measure.bytes_per_token import BytesPerToken
 from extproc.measure.calibration import Calibration
-from extproc.measure.ceilings import call_ceiling
 from extproc.measure.learned import LearnedOutputs, learned_reasoning
 from extproc.model import AIRequest, Basis, Identity, Prompt, RequestHead, TokenEstimate, Usage
 from extproc.policy import accounting
@@ -31,6 +29,7 @@ from extproc.rehearsal import doubts
 from extproc.rehearsal.counts import Counts
 from extproc.rehearsal.doubts import Doubt
 from extproc.rehearsal.recorded import Recording
+from extproc.rehearsal.rewriting import as_it_came, rewritten
 from extproc.rehearsal.stage import Instruments, play
 from extproc.rehearsal.standing_in import showing, with_stand_ins
 from extproc.session.actions import Action, Record, Reserve, Rewrite, Understand
@@ -41,17 +40,13 @@ from extproc.session.events import (
     Recorded,
     RequestBody,
     RequestHeaders,
-    Rewritten,
     Understood,
 )
 from extproc.session.session import Session
 from extproc.session.transitions import State
 from extproc.settings import INLINE_BODY_BYTES
 
-# Whoever sends them a budget of thinking is answered 400.
-_WITHOUT_BUDGETS: Final = frozenset({"openai", "azure.ai.openai"})
 _TOO_LARGE: Final = 413
-_TOO_MANY: Final = 429
 # A lease is over when its answer is, not at the microsecond of it.
 _A_MOMENT_US: Final = 1_000_000
 
@@ -168,7 +163,7 @@ class Again:
             case Reserve():
                 return await self._reserved(action, course)
             case Rewrite():
-                return _rewritten(action, course.then)
+                return rewritten(action, course.then)
             case Record(waits=True):
                 return Recorded(at_ns=at_ns)
         return None
@@ -188,7 +183,7 @@ class Again:
             return Understood(at_ns=at_ns, refused=refused)
         if action.counts_large and self._was_not_counted(request, then.tokens):
             raise Doubt(doubts.NOT_COUNTED)
-        request, tokens = _as_it_came(then, request)
+        request, tokens = as_it_came(then, request)
         return Understood(
             at_ns=at_ns,
             request=request,
@@ -290,71 +285,6 @@ class Again:
         if end.found is not None and end.reservation:
             account = accounting.settle(end.found, end.ending, self._prices)
             await end.counts.settle(end.reservation, account.amounts, at_us)
-
-
-def _as_it_came(then: Decision, request: AIRequest) -> tuple[AIRequest, TokenEstimate]:
-    """The request and its estimate before a cap lowered its output or led to another model."""
-    tokens, ceiling = then.tokens, doubts.clamped_to(then)
-    if ceiling is not None:
-        # At least so much; what rests on how much more is a doubt.
-        more = ceiling + 1
-        return replace(request, max_output_tokens=more), replace(tokens, max_output=more)
-    if then.target_model and request.max_output_tokens is None:
-        generates = request.operation not in NO_OUTPUT
-        most = call_ceiling(request.provider, request.model, request.operation) if generates else 0
-        return request, replace(tokens, max_output=most)
-    return request, tokens
-
-
-def _rewritten(action: Rewrite, then: Decision) -> Rewritten:
-    """Whether the body could be changed so; what it would say nobody needs to know."""
-    request, call = then.request, action.call
-    done = Rewritten(at_ns=then.decided_at_ns)
-    known, most = doubts.clamped_to(then), action.max_output_tokens
-    if request is None:
-        raise Doubt(doubts.NO_BODY)
-    if then.target_model if most is None else known is not None and most >= known:
-        return done
-    if call.body is not BodyKind.JSON or request.operation == CONTROL:
-        return _refused(action, then)
-    if request.provider.startswith("aws."):
-        raise Doubt(doubts.UNCHANGEABLE)
-    if most is None:
-        if call.model:
-            return _refused(action, then)
-        if {*request.models} - {request.model}:
-            raise Doubt(doubts.UNCHANGEABLE)
-        return done
-    _doubt_ceiling(action, request)
-    return done
-
-
-def _doubt_ceiling(action: Rewrite, request: AIRequest) -> None:
-    """Whether a body has a field for a lower ceiling, and no budget of thinking above it, the body says."""
-    try:
-        ceiling = FORMATS[action.call.api].output_ceiling({}, action.call)
-    except RequestRefused:
-        raise Doubt(doubts.UNCHANGEABLE) from None
-    if ceiling is None or (not ceiling.added and request.max_output_tokens is None):
-        raise Doubt(doubts.UNCHANGEABLE)
-    if ceiling.below and request.provider not in _WITHOUT_BUDGETS:
-        raise Doubt(doubts.UNCHANGEABLE)
-
-
-def _refused(action: Rewrite, then: Decision) -> Rewritten:
-    if action.max_output_tokens is None:
-        refused = RequestRefused(
-            status=_TOO_MANY,
-            code=Reason.CAP_REACHED,
-            message="This request must go to another model, and cannot.",
-        )
-    else:
-        refused = RequestRefused(
-            status=_TOO_LARGE,
-            code=Reason.REQUEST_EXCEEDS_LIMIT,
-            message="The output of this request must be limited, and cannot be.",
-        )
-    return Rewritten(at_ns=then.decided_at_ns, refused=refused)
 
 
 _ENDED: Mapping[Basis, Ending] = MappingProxyType(

@@ -8,136 +8,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from pydantic import Field, PlainValidator, ValidationError, WithJsonSchema, model_validator
+from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
-from extproc.decision import Effect, Mode, PolicyRef, Reason, Unit
+from extproc.decision import Mode, PolicyRef, Unit
 from extproc.errors import PolicyFolderInvalid, Problem
-from extproc.model import Identity, RequestHead, Source
+from extproc.model import RequestHead, Source
 from extproc.policy import documents, money, sentences
 from extproc.policy.documents import Document, Path
 from extproc.policy.limited import MAX_AMOUNT, Limit
-from extproc.policy.objects import Block, HeaderName, rejected
 from extproc.policy.policyset import PolicySet
 from extproc.rehearsal.stage import Given
 from extproc.rehearsal.standing_in import shows_key, standing_in
+from extproc.rehearsal.written import Expect, PolicyTest
 
 FOLDER: Final = "tests"
 _SUFFIXES: Final = frozenset({".yaml", ".yml"})
-
-
-def _instant_ns(value: Any) -> int:
-    try:
-        instant = datetime.fromisoformat(value)
-        since = instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    except (TypeError, ValueError, OverflowError):
-        raise rejected('an RFC 3339 time is wanted, such as "2026-11-20T10:00:00Z"') from None
-    if instant.tzinfo is None:
-        raise rejected('the time needs its offset, such as "2026-11-20T10:00:00Z"')
-    return (since // timedelta(microseconds=1)) * 1_000
-
-
-def _ref(value: Any) -> PolicyRef:
-    kind, slash, name = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if not (kind and slash and name):
-        raise rejected("a policy is named Kind/name, such as UsageCap/team-month")
-    return PolicyRef(kind, name)
-
-
-Instant = Annotated[int, PlainValidator(_instant_ns), WithJsonSchema({"type": "string"})]
-Named = Annotated[PolicyRef, PlainValidator(_ref), WithJsonSchema({"type": "string"})]
-
-
-class Caller(Block):
-    """`given.identity`: who calls, as if the folder's Identity had found it out."""
-
-    id: str = ""  # left out: the user, or else the team
-    user: str = ""
-    team: str = ""
-    org: str = ""
-    groups: tuple[str, ...] = ()
-    labels: dict[str, str] = Field(default_factory=dict)
-    claims: dict[str, str] = Field(default_factory=dict)
-    key: str = ""
-    authenticated: bool = True
-
-    @property
-    def identity(self) -> Identity:
-        """The same as policies see it."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return Identity(**{**fields, "id": self.id or self.user or self.team})
-
-
-class Peer(Block):
-    """`given.source`: where the request comes from, as Envoy says."""
-
-    address: str = ""
-    principal: str = ""
-    route: str = ""
-
-
-class World(Block):
-    """`given`: the world that the request comes into."""
-
-    identity: Caller | None = None
-    key: str | None = None  # name of an ApiKey, shown where the folder's Identity looks for one
-    source: Peer = Peer()
-    # Kind/name -> unit -> amount, by this request's key.
-    used: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    now: Instant | None = None  # left out: when the tests run
-
-    @model_validator(mode="after")
-    def _one_caller(self) -> World:
-        if self.identity is not None and self.key is not None:
-            raise rejected("identity or key says who calls, not both")
-        return self
-
-
-class Request(Block):
-    """`request`: what the client sends; a body that is no text is sent as JSON."""
-
-    path: Annotated[str, Field(pattern="^/", description="It begins with /, and has the query.")]
-    # Left out: POST with a body, else GET.
-    method: str | None = Field(default=None, pattern="^[A-Z]+$", description="It is in upper case.")
-    host: str = "gateway"
-    headers: dict[HeaderName, str] = Field(default_factory=dict)
-    body: Any = None
-
-
-class Expect(Block):
-    """`expect`: what must come of it; a field left out is not looked at."""
-
-    effect: Effect | None = None  # what policy says, shadow policies too
-    enforced_effect: Effect | None = None  # what is done
-    by: Named | None = None
-    reason: Reason | None = None
-    status: int | None = None  # of the denial
-    message: str | None = None  # a part of what the denied caller is told
-    retry_after_ms: int | None = None
-    would_deny: tuple[Named, ...] | None = None  # every shadow policy that would
-    model: str | None = None  # that the request goes upstream with
-    max_output_tokens: int | None = None  # of one choice, that the request goes upstream with
-    warnings: tuple[str, ...] | None = None  # a part of each, in order
-
-    @model_validator(mode="after")
-    def _something(self) -> Expect:
-        if not self.model_fields_set:
-            fields = (field.alias or name for name, field in Expect.model_fields.items())
-            raise rejected(f"nothing is expected; name at least one of {', '.join(fields)}")
-        return self
-
-
-class PolicyTest(Block):
-    """One test as it is written."""
-
-    name: Annotated[str, Field(min_length=1)]
-    given: World = World()
-    request: Request
-    expect: Expect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

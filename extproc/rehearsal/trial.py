@@ -19,8 +19,9 @@ from extproc.policy.wording import wording
 from extproc.questions.base import Story
 from extproc.questions.explained import PolicyLine
 from extproc.questions.explanation import explain
-from extproc.rehearsal.cases import Case, Expect
+from extproc.rehearsal.cases import Case
 from extproc.rehearsal.stage import Instruments, Rehearsed, rehearse
+from extproc.rehearsal.written import Expect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
