@@ -35,9 +35,14 @@ class Sharing(LoadScopeScheduling):  # type: ignore[misc]  # untyped
     """How processes share the tests: a file is one's, and so is a stack that several files use."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path, _, name = nodeid.partition("::")
-        stack = STACK.search(name) if path.startswith("tests/e2e/") else None
-        return stack[1] if stack else path
+        return shared_with(nodeid)
+
+
+def shared_with(nodeid: str) -> str:
+    """What one process takes as a whole: tests with the same word here."""
+    path, _, name = nodeid.partition("::")
+    stack = STACK.search(name) if path.startswith("tests/e2e/") else None
+    return stack[1] if stack else path
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
