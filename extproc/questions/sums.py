@@ -154,7 +154,9 @@ def _grouped(
     reading: Reading, groups: tuple[str, ...], figures: tuple[str, ...], source: str, parameters: Row
 ) -> list[Row]:
     places = ", ".join(str(number) for number in range(1, len(groups) + 1))
-    by = f" GROUP BY {places}" if groups else ""
+    # In an order that needs every group: Postgres would look for a way to the first few alone, by an index
+    # of teams, and take eight times as long to all of them.
+    by = f" GROUP BY {places} ORDER BY COUNT(*) DESC" if groups else ""
     statement = f"SELECT {', '.join((*groups, *figures))} FROM {source}{by} LIMIT {MOST_ROWS + 1}"  # noqa: S608  our own words
     found = reading.rows(statement, parameters)
     if len(found) > MOST_ROWS:
