@@ -19,7 +19,7 @@ from extproc.telemetry.tracing import Tracing
 from tests.e2e.otlp import OtlpReceiver
 from tests.verdicts import denied
 
-PLACES = 64
+PLACES, BATCH = 64, 16
 FLOOD = 1000
 
 
@@ -102,7 +102,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_TRACES_EXPORTER", "OTEL_LOGS_EXPORTER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", str(PLACES))
-    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "16")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", str(BATCH))
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TIMEOUT", raising=False)
 
@@ -158,9 +158,21 @@ def test_a_flood_of_denials_to_a_broken_collector_is_bounded_counted_and_logged_
     assert warned[0]["exc_info"] is None
 
 
+def test_while_a_collector_is_away_hardly_anything_is_made_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    with resetting() as url:
+        tracing = tracing_to(url, "http/protobuf", monkeypatch)
+        tracing.decided(denied(), Parent())
+        wait_until(lambda: figures(tracing)["dropped"] == 1)
+        for _ in range(FLOOD):
+            tracing.decided(denied(), Parent())
+            assert figures(tracing)["pending"] <= 2 * BATCH
+        tracing.close()
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_the_end_waits_for_no_exporter_that_has_patience(
-    protocol: str, monkeypatch: pytest.MonkeyPatch
+    protocol: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
     monkeypatch.setattr(outlets, "_GRACE_S", 0.1)
@@ -172,6 +184,8 @@ def test_the_end_waits_for_no_exporter_that_has_patience(
         tracing.close()
 
         assert time.monotonic() - started_s < 10
+    # Its thread ends with its connection, and says so in the log.
+    wait_until(lambda: bool(lines(caplog)))
 
 
 def test_what_a_healthy_collector_took_is_counted_and_nothing_is_pending(
@@ -185,7 +199,7 @@ def test_what_a_healthy_collector_took_is_counted_and_nothing_is_pending(
 
         assert figures(tracing) == {"exported": PLACES, "dropped": 0, "pending": 0}
         assert len(receiver.spans()) == PLACES
-    assert lines(caplog) == []
+    assert [(line["message"], line.get("cause")) for line in lines(caplog)] == []
 
 
 def test_a_collector_that_comes_back_is_said_to_be_with_what_was_lost(

@@ -68,10 +68,10 @@ class Batches:
 class Outlet:
     """One signal on its way to a collector; places are taken on one thread, and sending is another's."""
 
-    def __init__(self, what: str, exporter: SpanExporter | LogRecordExporter, most_pending: int) -> None:
+    def __init__(self, what: str, exporter: SpanExporter | LogRecordExporter, batches: Batches) -> None:
         self._what = what
         self._exporter: Any = exporter
-        self._most_pending = most_pending
+        self._batches = batches
         # Each is written by one thread alone.
         self._taken = 0
         self._refused = 0
@@ -94,8 +94,14 @@ class Outlet:
         return self._taken - self.exported - self._lost
 
     def has_room(self) -> bool:
-        """Whether one more may be made; what may not is counted as dropped."""
-        if self.pending < self._most_pending:
+        """Whether one more may be made; what may not is counted as dropped.
+
+        While the collector is away there is room for the batch under way and the next, to find out when it
+        is back: the rest would be made and encoded for nobody.
+        """
+        batches = self._batches
+        most = min(2 * batches.size, batches.most_pending) if self._is_failing else batches.most_pending
+        if self.pending < most:
             return True
         self._refused += 1
         return False
@@ -156,7 +162,7 @@ class SpanOutlet(Outlet, SpanExporter):
 
     def __init__(self, exporter: SpanExporter) -> None:
         batches = Batches.of("BSP")
-        super().__init__("spans", exporter, batches.most_pending)
+        super().__init__("spans", exporter, batches)
         self.processor = BatchSpanProcessor(self, batches.most_pending, batches.delay_ms, batches.size)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -173,7 +179,7 @@ class LogRecordOutlet(Outlet, LogRecordExporter):
 
     def __init__(self, exporter: LogRecordExporter) -> None:
         batches = Batches.of("BLRP")
-        super().__init__("log_records", exporter, batches.most_pending)
+        super().__init__("log_records", exporter, batches)
         self.processor = BatchLogRecordProcessor(
             self, batches.delay_ms, batches.size, max_queue_size=batches.most_pending
         )
