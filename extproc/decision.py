@@ -220,6 +220,7 @@ class Denial:
     reason: Reason
     message: str  # client-safe, complete sentences, names policy, limit, used and when to retry
     decision_id: str
+    policy: PolicyRef | None = None  # None: no policy says so, we could not do our part
     retry_after_ms: int | None = None  # None: waiting does not help
     limit: LimitState | None = None
     at_ns: int = 0  # when it was decided, Unix time; dialects with absolute resets need it

@@ -49,6 +49,8 @@ def facts(denial: Denial) -> dict[str, object]:
     told: dict[str, object] = {"reason": str(denial.reason)}
     if denial.decision_id:
         told["decision_id"] = denial.decision_id
+    if denial.policy is not None:
+        told["policy"] = str(denial.policy)
     if denial.retry_after_ms is not None:
         told["retry_after"] = retry_after_s(denial.retry_after_ms)
     return told if denial.limit is None else told | _limit_facts(denial.limit, denial.at_ns)

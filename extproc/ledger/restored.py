@@ -169,6 +169,7 @@ def _denial(record: pb.DecisionRecord) -> Denial:
         reason=Reason(verdict.denial_reason),
         message=verdict.message,
         decision_id=record.decision_id,
+        policy=_ref(verdict.determining) if verdict.determining else None,
         retry_after_ms=verdict.retry_after_ms if verdict.HasField("retry_after_ms") else None,
         limit=_limit(verdict.limit) if verdict.HasField("limit") else None,
         at_ns=verdict.denied_at_ns,

@@ -55,6 +55,7 @@ class Verdict:
             reason=finding.reason or Reason.POLICY_ERROR,
             message=message,
             decision_id=self._decision_id,
+            policy=finding.policy,
             retry_after_ms=finding.limit.wait_ms if finding.limit else ours_ms,
             limit=finding.limit,
             at_ns=self.at_ns,

@@ -106,7 +106,8 @@ def response_headers(
     if decision.warnings:
         headers[WARNING] = ascii_only("; ".join(decision.warnings))[:_LONGEST_WARNING]
     if with_limits:
-        headers |= wire_format.limit_headers(limits(decision), now_s)
+        provider = decision.request.provider if decision.request else ""
+        headers |= wire_format.limit_headers(limits(decision), now_s, provider)
     return Continue(
         phase=ResponseHeaders,
         set_headers=headers,

@@ -3,15 +3,17 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from extproc.decision import Denial, LimitState, Reason, Unit
+from extproc.decision import Denial, LimitState, PolicyRef, Reason, Unit
 from extproc.formats import FORMATS
 from extproc.formats.base import Reply
 from tests.formats.test_denials import ID, NOW_S, denial, limit
 
+POLICY = PolicyRef("UsageCap", "team-month")
 HOUR = limit(window_s=3600, wait_ms=45_190)
 MONTH = limit(
     Unit.COST_USD, limit=500 * 10**9, used=499_980_000_000, requested=125_000_000, window_s=2_592_000
@@ -76,7 +78,9 @@ def test_every_reason_to_deny_is_in_the_table() -> None:
 @every_dialect
 def test_a_denial_tells_status_reason_decision_and_when_to_come_back(name: str, vendor: str) -> None:
     for what in DENIALS:
-        check(what, FORMATS[name].render_denial(what, vendor))
+        for policy in (POLICY, None):
+            told_by = replace(what, policy=policy)
+            check(told_by, FORMATS[name].render_denial(told_by, vendor))
 
 
 def check(what: Denial, reply: Reply) -> None:
@@ -89,6 +93,7 @@ def check(what: Denial, reply: Reply) -> None:
     assert f"(decision {ID})" in reply.body.decode()
     assert str(what.reason) in said["reason"]
     assert ID.lower() in said["decision_id"]
+    assert said.get("policy", {None}) == {str(what.policy).lower() if what.policy else None}
     assert headers.get("retry-after") == wait_s
     assert said.get("retry_after", {None}) == {wait_s}
     is_final = what.retry_after_ms is None or what.retry_after_ms > 60_000

@@ -116,6 +116,7 @@ def denied(number: int = 1, **changes: Any) -> Decision:
         reason=Reason.RATE_LIMITED,
         message="RateLimit/team-tokens has 300 of 1,000 tokens left.",
         decision_id=decision.id,
+        policy=REF,
         retry_after_ms=6000,
         limit=LIMIT,
         at_ns=decision.decided_at_ns,

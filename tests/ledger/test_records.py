@@ -106,7 +106,10 @@ def decisions(draw: st.DrawFn) -> Decision:
             denial=st.none() | denials,
         )
     )  # fmt: skip
-    return made
+    if made.denial is None:
+        return made
+    # A denial names the policy that decided.
+    return replace(made, denial=replace(made.denial, policy=made.determining))
 
 
 @settings(max_examples=60)
