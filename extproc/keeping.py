@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from functools import partial
 
 from extproc.ledger.journal import Journal
 from extproc.ledger.opening import open_book, open_ledger
@@ -21,15 +20,17 @@ from extproc.store.redis import RedisStore
 from extproc.telemetry import Figure
 
 _LEDGER_FIGURES = (
-    ("written", "{record}", "Records in the ledger.", True),
-    ("dropped", "{record}", "Records that found no room in the ledger's queue.", True),
-    ("pending", "{record}", "Records that wait for a commit.", False),
-    ("is_writing", "{ledger}", "1 while the ledger is written.", False),
+    ("ledger.written", "{record}", "Records in the ledger.", True),
+    ("ledger.dropped", "{record}", "Records that found no room in the ledger's queue.", True),
+    ("ledger.pending", "{record}", "Records that wait for a commit.", False),
+    ("ledger.is_writing", "{ledger}", "1 while the ledger is written.", False),
+    ("reservations.expired", "{reservation}", "Charged as reserved, because nobody reported an end.", True),
 )
+
 _STORE_FIGURES = (
-    ("is_connected", "{store}", "1 while the counter store answers.", False),
-    ("pending", "{settlement}", "Settlements that wait for the counter store.", False),
-    ("dropped", "{settlement}", "Settlements given up; they stay charged as reserved.", True),
+    ("store.is_connected", "{store}", "1 while the counter store answers.", False),
+    ("store.pending", "{settlement}", "Settlements that wait for the counter store.", False),
+    ("store.dropped", "{settlement}", "Settlements given up; they stay charged as reserved.", True),
 )
 
 
@@ -82,15 +83,9 @@ class Keeping:
         """What is exported of both."""
         journal, store = self.journal, self.store
         if journal is not None:
-            yield from (
-                Figure(f"ai_policy.ledger.{name}", unit, told, partial(_read, journal, name), only_rises)
-                for name, unit, told, only_rises in _LEDGER_FIGURES
-            )
+            yield from (_figure(journal, *each) for each in _LEDGER_FIGURES)
         if isinstance(store, RedisStore):
-            yield from (
-                Figure(f"ai_policy.store.{name}", unit, told, partial(_read, store, name), only_rises)
-                for name, unit, told, only_rises in _STORE_FIGURES
-            )
+            yield from (_figure(store, *each) for each in _STORE_FIGURES)
 
     def notices(self, *, needs_records: bool = False) -> Iterator[str]:
         """What somebody should know; `needs_records` says that policy lets nothing pass without a record."""
@@ -119,8 +114,10 @@ def _instance(settings: Settings) -> str:
     return f"{host}/{settings.grpc}"
 
 
-def _read(source: Journal | RedisStore, name: str) -> int:
-    return int(getattr(source.status, name))
+def _figure(source: Journal | RedisStore, name: str, unit: str, told: str, only_rises: bool) -> Figure:  # noqa: FBT001  a row of the tables above
+    """A number of its status, which has the last part of the name."""
+    field = name.rpartition(".")[2]
+    return Figure(f"ai_policy.{name}", unit, told, lambda: int(getattr(source.status, field)), only_rises)
 
 
 def _of_store(store: RedisStore) -> Iterator[str]:

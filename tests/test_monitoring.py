@@ -37,7 +37,7 @@ SERIES: dict[str, Any] = yaml.safe_load((ROOT / "tests/fixtures/alerts.yaml").re
 ENVOY = (ROOT / "tests/fixtures/envoy-1.40.0-stats.prom").read_text()
 
 # Exported by what does not run here: a supervisor of workers, and a ledger that gave up reservations.
-ELSEWHERE = {"ai_policy_worker_restarts_total", "ai_policy_reservations_expired_total"}
+ELSEWHERE = {"ai_policy_worker_restarts_total"}
 
 ALERTS = {rule["alert"]: rule for group in RULES["groups"] for rule in group["rules"] if "alert" in rule}
 PANELS = {panel["title"]: panel for panel in DASHBOARD["panels"] if panel["type"] != "row"}
@@ -143,9 +143,8 @@ class Sidecar:
 
 def _kept() -> Iterator[Figure]:
     """The figures of a ledger and a store, by the names that they are exported under."""
-    for room, figures in (("ledger", keeping._LEDGER_FIGURES), ("store", keeping._STORE_FIGURES)):
-        for name, unit, told, only_rises in figures:
-            yield Figure(f"ai_policy.{room}.{name}", unit, told, lambda: 1, only_rises)
+    for name, unit, told, only_rises in (*keeping._LEDGER_FIGURES, *keeping._STORE_FIGURES):
+        yield Figure(f"ai_policy.{name}", unit, told, lambda: 1, only_rises)
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ class LedgerStatus:
     pending: int = 0  # records that wait for a commit
     dropped: int = 0  # records given up since the start
     written: int = 0
+    expired: int = 0  # decisions that nobody reported an end of, ended as reserved
 
 
 class Ledger(Protocol):

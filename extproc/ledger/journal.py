@@ -100,6 +100,7 @@ class Journal:
             pending=self._pending,
             dropped=self._status.dropped + self._writer.refused,
             written=self._writer.written,
+            expired=self._writer.expired,
         )
 
     async def start(self) -> None:

@@ -29,7 +29,7 @@ from extproc.policy.accounting import Ending, settle
 from extproc.store.base import CounterState
 
 # What one transaction of upkeep touches: requests wait for it.
-_UPKEEP_ROWS = 500
+UPKEEP_ROWS = 500
 # Databases bound how many parameters a statement has; SQLite's oldest bound is 999.
 _IDS_AT_ONCE = 500
 _COUNTERS_AT_ONCE = 10_000
@@ -157,20 +157,20 @@ def counters(transaction: Transaction, scope: str) -> tuple[CounterState, ...]:
     return tuple(found)
 
 
-def expire(transaction: Transaction, place: Place, at_us: int, began_at_us: int) -> bool:
-    """Give some of the decisions that nobody reported an end; whether there may be more.
+def expire(transaction: Transaction, place: Place, at_us: int, began_at_us: int) -> int:
+    """Give some of the decisions that nobody reported an end; how many: `UPKEEP_ROWS` may not be all.
 
     Those past their deadline, and those that an earlier process in this one's place left open: it
     cannot report any more.
     """
-    found: dict[str, bytes] = dict(transaction.rows(_PAST_DEADLINE, (at_us, _UPKEEP_ROWS)))
-    found |= dict(transaction.rows(_LEFT_OPEN, (place.instance, began_at_us, _UPKEEP_ROWS)))
+    found: dict[str, bytes] = dict(transaction.rows(_PAST_DEADLINE, (at_us, UPKEEP_ROWS)))
+    found |= dict(transaction.rows(_LEFT_OPEN, (place.instance, began_at_us, UPKEEP_ROWS)))
     names = sorted(found)
     if names:
         ends = [_end(name, bytes(found[name]), place, at_us) for name in names]
         transaction.run(_INSERT_USAGE, ends)
         transaction.run(_CLOSE, [(name,) for name in names])
-    return len(names) >= _UPKEEP_ROWS
+    return len(names)
 
 
 def _end(name: str, record: bytes, place: Place, at_us: int) -> Row:
@@ -194,13 +194,13 @@ def _end(name: str, record: bytes, place: Place, at_us: int) -> Row:
 
 def prune(transaction: Transaction, before_us: int) -> bool:
     """Forget some of the records that are older and have an end; whether there may be more."""
-    old = transaction.rows(_OLD, (before_us, _UPKEEP_ROWS))
-    orphans = transaction.rows(_OLD_USAGE, (before_us, _UPKEEP_ROWS))
+    old = transaction.rows(_OLD, (before_us, UPKEEP_ROWS))
+    orphans = transaction.rows(_OLD_USAGE, (before_us, UPKEEP_ROWS))
     if old or orphans:
         transaction.run(_DELETE_USAGE, [*old, *orphans])
     if old:
         transaction.run(_DELETE_DECISION, old)
-    return max(len(old), len(orphans)) >= _UPKEEP_ROWS
+    return max(len(old), len(orphans)) >= UPKEEP_ROWS
 
 
 def keep_revisions(transaction: Transaction, in_force: str, at_us: int, before_us: int) -> None:

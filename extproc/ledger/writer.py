@@ -27,6 +27,7 @@ class Writer:
         self._in_force = ""  # which revision
         self.pending = 0
         self.written = 0
+        self.expired = 0
         self.refused = 0  # that no later try will write
 
     def open(self) -> None:
@@ -75,10 +76,11 @@ class Writer:
     def look_after(self, at_us: int, before_us: int) -> bool:
         """Expire and forget some; whether there may be more. Raises what `Book.transaction` does."""
         with self._book.transaction() as transaction:
-            has_expired = tables.expire(transaction, self._place, at_us, self._began_at_us)
+            expired = tables.expire(transaction, self._place, at_us, self._began_at_us)
+        self.expired += expired
         with self._book.transaction() as transaction:
             tables.keep_revisions(transaction, self._in_force, at_us, before_us)
-            return tables.prune(transaction, before_us) or has_expired
+            return tables.prune(transaction, before_us) or expired >= tables.UPKEEP_ROWS
 
     def close(self) -> None:
         """Let go of the database."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 
-from extproc.errors import LedgerUnavailable, QuestionInvalid
+from extproc.errors import LedgerUnavailable, QuestionInvalid, SettingsInvalid
 from extproc.formats.base import Reply
 from extproc.model import Identity
 from extproc.questions import parameters
@@ -54,7 +54,7 @@ class Callers:
                 return await self._answer(self._ledger, inquiry, caller)
         except QuestionInvalid as invalid:
             return _problem(HTTPStatus.BAD_REQUEST, "question_invalid", str(invalid))
-        except LedgerUnavailable:
+        except (LedgerUnavailable, SettingsInvalid):
             return _problem(HTTPStatus.SERVICE_UNAVAILABLE, "ledger_unavailable", _BUSY, retry_after_s=1)
         finally:
             self._asking.discard(who)

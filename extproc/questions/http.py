@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from extproc.errors import LedgerUnavailable, QuestionInvalid
+from extproc.errors import LedgerUnavailable, QuestionInvalid, SettingsInvalid
 from extproc.questions import parameters, text
 from extproc.questions.base import Ledger
 from extproc.questions.explanation import explain
@@ -74,7 +74,7 @@ def _answering(ledger: Ledger | None, handler: Handler) -> Callable[[Request], A
             return await handler(request, ledger)
         except QuestionInvalid as invalid:
             return _problem(HTTPStatus.BAD_REQUEST, str(invalid))
-        except LedgerUnavailable as away:
+        except (LedgerUnavailable, SettingsInvalid) as away:
             return _problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the ledger does not answer: {away}")
 
     return answer

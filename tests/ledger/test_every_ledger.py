@@ -303,7 +303,7 @@ async def test_a_client_with_long_headers_and_names_does_not_fill_the_memory(url
 async def test_old_records_are_forgotten_but_not_open_ones_nor_counters(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extproc.ledger.tables._UPKEEP_ROWS", 3)
+    monkeypatch.setattr("extproc.ledger.tables.UPKEEP_ROWS", 3)
     now_s, counters = 41 * 86_400, Counters()
     counters.use("a", "1")
     async with running(url, counters=counters) as journal:
