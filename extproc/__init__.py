@@ -24,14 +24,16 @@ Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
 3 edge       wire         protobuf <-> events and actions
              store        counters in memory or Redis; `base` is the contract
              ledger       a record of every decision, and the counters, in SQLite or Postgres
+             questions    why was this blocked, where did my tokens go: the ledger, read and explained
+             rehearsal    the same session without Envoy: policy tests, and recorded decisions again
              keeping      the store and the ledger of one process, opened and closed together
              telemetry    spans, metrics and log records of a decision
              envoy_config Envoy's configuration from settings
              accesslog    what Envoy's access log says of answers whose usage it could not read
              errands      what a session wants done outside of it; `edge` is what exchanges share
              budgets      counters for their owners, on the admin port
-             settings, state, reload, intake, exchange, server, admin, leases, pauses
-4 door       serve        the rooms put together; cli: the command line
+             settings, state, reload, intake, exchange, server, admin, leases, gauges, pauses
+4 door       serve        the rooms put together; cli: the command line, one file a command
              workers      several processes of it under one supervisor
 
 No clock, no ids and no I/O on floors 0 to 2: they are arguments. What is read there are files, before
@@ -52,8 +54,10 @@ Words:
     dialect     the wire format in which a caller is told of an error
     effect      what policy says; `enforced_effect` is what was done
     event       what happened to a request, a noun: RequestHeaders, StreamClosed
+    explanation a story as it is told: the verdict, what would have let it pass, every policy's arithmetic
     facts       what a policy expression sees; no prompt text, no credential
     finding     what one policy said about one request, and why; every policy has one
+    inquiry     what a caller asks the gateway about itself
     kind        a type of policy object, such as AccessRule, RateLimit or UsageCap
     lease       a place among the requests in flight; it ends with its request, or when nobody renews it
     ledger      the durable record of decisions, of what they came to, and of counters
@@ -66,7 +70,9 @@ Words:
     reserve     take what a request may cost before it goes upstream, all limits or none
     settle      replace the reservation by what was spent, exactly once
     shadow      evaluated and recorded, never enforced; would_deny is what it would have done
+    story       everything the ledger knows of one decision
     substitute  the model that a UsageCap offers instead of a denial
     target      the model and provider a request goes to
+    wording     the policies of a revision in their authors' words, kept with its decisions
     window      how a limit's amount comes back: token bucket, sliding, calendar, leases
 """

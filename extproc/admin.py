@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -149,6 +150,7 @@ class Admin(AdminServer):
             {
                 "revision": self._folder.current.revision,
                 "objects": policyset.describe(self._folder.current),
+                "warnings": [str(each) for each in self._folder.current.warnings(time.time_ns())],
                 "last_reload": {"at_ns": status.at_ns, "ok": status.ok, "problems": list(status.problems)},
             }
         )

@@ -32,19 +32,19 @@ def blocks(stack: Stack, receiver: OtlpReceiver) -> dict[str, str]:
     wait_until(lambda: "ai_policy_settlements_total{" in exposition(stack), "a settlement")
     metrics = "\n".join(_metrics(exposition(stack)))
     entry = _entry(stack.access_log(2)[0])
-    trees = [_tree(receiver, _decision_id(denied), 3), _tree(receiver, _decision_id(allowed), 5)]
+    trees = [tree(receiver, _decision_id(denied), 3), tree(receiver, _decision_id(allowed), 5)]
     texts = {
         "denied-request": (_command(MODELS[0]), "sh"),
         "denied-answer": (_indented(denied), "http"),
         "denied-access-log": (entry, "json"),
-        "denied-trace": ("\n".join(_draw(trees[0], is_shown=_is_policys)), "text"),
+        "denied-trace": ("\n".join(draw(trees[0], is_shown=_is_policys)), "text"),
         "denied-log": (_log_line(stack), "json"),
         "allowed-answer": (allowed.partition("\n\n")[0], "http"),
-        "allowed-trace": ("\n".join(_draw(trees[1], is_shown=_is_usage)), "text"),
+        "allowed-trace": ("\n".join(draw(trees[1], is_shown=_is_usage)), "text"),
         "metrics": (metrics, "text"),
     }
     # Wrapped last: ids and times change their length on the way.
-    return {name: fenced(_wrapped(normal.text(text)), language) for name, (text, language) in texts.items()}
+    return {name: fenced(wrapped(normal.text(text)), language) for name, (text, language) in texts.items()}
 
 
 def _command(model: str) -> str:
@@ -71,7 +71,7 @@ def _indented(answer: str) -> str:
     return f"{head}\n\n{json.dumps(json.loads(body), indent=2)}"
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     """The text with its lines of JSON or of attributes wrapped, and never between a name and its value."""
     return "\n".join(
         _wrap(line) if line.startswith('{"') or "  . " in line else line for line in text.splitlines()
@@ -105,7 +105,7 @@ def _metrics(text: str) -> Iterator[str]:
             yield line
 
 
-def _tree(receiver: OtlpReceiver, decision_id: str, count: int) -> list[ReceivedSpan]:
+def tree(receiver: OtlpReceiver, decision_id: str, count: int) -> list[ReceivedSpan]:
     """The spans of the trace that this decision is in, once there are so many, in order of their start."""
 
     def tree(spans: list[ReceivedSpan]) -> list[ReceivedSpan]:
@@ -124,7 +124,7 @@ def _is_usage(_: ReceivedSpan, name: str) -> bool:
     return name == "ai_policy.findings" or ".usage." in name
 
 
-def _draw(
+def draw(
     spans: list[ReceivedSpan],
     parent_id: str = "",
     indent: str = "",
@@ -141,4 +141,4 @@ def _draw(
         for name, value in shown.items():
             if isinstance(value, list):
                 yield from (f"{indent}  . {name}=", *(f"{indent}      {item}" for item in value))
-        yield from _draw(spans, span.span_id, f"{indent}  ", is_shown=is_shown)
+        yield from draw(spans, span.span_id, f"{indent}  ", is_shown=is_shown)

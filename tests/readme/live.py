@@ -1,6 +1,7 @@
 """The blocks that need the product itself: two stacks with the sample policies, one a usage mode.
 
-`first` shows two requests in full; `endings` and `inputs` send the rest; here they are put in order.
+`first` shows two requests in full; `endings` and `inputs` send the rest, `questions` a thousand more; all of
+them are put in order here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from tests.e2e.otlp import OtlpReceiver
 from tests.e2e.stack import Stack
-from tests.readme import budgets, endings, first, inputs, telemetry
+from tests.readme import budgets, endings, first, inputs, questions, telemetry
 from tests.readme.markdown import ROOT
 
 POLICIES = ROOT / "policies"
@@ -42,4 +43,5 @@ def blocks() -> dict[str, str]:
         answered = inputs.rows(native)
         found |= telemetry.blocks(native, receiver)
         answered += inputs.rows_without_sidecar(native)
-        return found | {"inputs": inputs.table_of(answered)}
+        (scratch / "mixed").mkdir()
+        return found | {"inputs": inputs.table_of(answered)} | questions.blocks(scratch / "mixed")

@@ -15,6 +15,8 @@ def blocks() -> dict[str, str]:
         "kinds": surface.kinds(),
         "facts": surface.facts(),
         "check": surface.checked_folders(),
+        "policy-test": surface.policy_tests(),
+        "policy-test-run": surface.tested(),
         "settings": surface.settings(),
         "addresses": surface.addresses(),
         "calls": calls.calls(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
+from shutil import copytree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -70,6 +72,29 @@ def addresses() -> str:
     return table(
         ("what", "where", "variable"), [(what, code(where), code(name)) for what, where, name in rows]
     )
+
+
+def policy_tests() -> str:
+    """The tests of the sample limits, as they are written."""
+    return fenced((ROOT / "policies/tests/limits.yaml").read_text(), "yaml")
+
+
+def tested() -> str:
+    """What `extproc test` says of them, and of an expectation that is wrong."""
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "policies"
+        copytree(ROOT / "policies", folder)
+        tests = folder / "tests/limits.yaml"
+        tests.write_text(tests.read_text().replace("retryAfterMs: 10", "retryAfterMs: 1000"))
+        ran = CliRunner().invoke(app, ["test", str(folder)], env={"COLUMNS": "110"})
+    return fenced(f"$ extproc test policies\n{_from_limits(ran.stdout)}", "console")
+
+
+def _from_limits(said: str) -> str:
+    """Without the tests of other files that pass."""
+    lines = said.splitlines()
+    first = next(number for number, line in enumerate(lines) if "used up its minute" in line)
+    return re.sub(r"\b20\d\d-\S+Z", "2026-01-01T12:00:01Z", "\n".join(["…", *lines[first:]]))
 
 
 def kinds() -> str:
