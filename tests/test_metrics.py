@@ -631,17 +631,21 @@ def test_a_collector_that_wants_differences_gets_them(
     assert [sum(point.as_int for point in each.sum.data_points) for each in verdicts][:2] == counts
 
 
-def test_an_export_that_failed_is_counted_and_scraping_goes_on(
-    monkeypatch: pytest.MonkeyPatch, collector: Collector
+def test_exports_that_fail_are_counted_and_told_once_and_scraping_goes_on(
+    monkeypatch: pytest.MonkeyPatch, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
     collector.is_failing = True
     metrics = pushing(monkeypatch, collector)
     metrics.decided(decided())
     metrics.flush()
+    metrics.flush()
     dropped = value(metrics, "ai_policy_telemetry_metrics_dropped_total")
+    collector.is_failing = False
     metrics.close()
 
-    assert dropped == 1
+    assert dropped == 2
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["telemetry is not exported", "telemetry is exported again"]
 
 
 def test_who_is_switched_off_counts_nothing_and_fails_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

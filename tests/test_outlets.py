@@ -217,7 +217,7 @@ def test_a_collector_that_comes_back_is_said_to_be_with_what_was_lost(
     collector.server.shutdown()
     collector.server.server_close()
 
-    away, back = [line for line in lines(caplog) if line["name"] == "extproc.telemetry.outlets"]
+    away, back = [line for line in lines(caplog) if line["name"] == "extproc.telemetry.overheard"]
     assert "400" in away["cause"]
     assert (back["message"], back["dropped"]) == ("telemetry is exported again", 3)
     assert [line for line in lines(caplog) if line["name"].startswith("opentelemetry")] == []

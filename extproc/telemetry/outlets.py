@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import (
@@ -28,6 +27,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from extproc.telemetry.instruments import Figure
+from extproc.telemetry.overheard import Overheard, Telling
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +40,6 @@ _BATCH: Final = 256
 _DELAY_MS: Final = 100
 _GRACE_S: Final = 3.0
 _LAST_S: Final = 1.0  # for whoever was given up
-_LONGEST_CAUSE: Final = 256
-_EXPORTERS: Final = (
-    "opentelemetry.exporter.otlp.proto.grpc.exporter",
-    "opentelemetry.exporter.otlp.proto.http._common",
-    "opentelemetry.exporter.otlp.proto.http._log_exporter",
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +71,8 @@ class Outlet:
         self._refused = 0
         self._lost = 0
         self.exported = 0
-        self._is_failing = False
+        self._telling = Telling(what)
         self._is_given_up = False
-        self._dropped_before = 0
-        for name in _EXPORTERS:
-            logging.getLogger(name).addFilter(_overhear)
 
     @property
     def dropped(self) -> int:
@@ -101,7 +91,9 @@ class Outlet:
         is back: the rest would be made and encoded for nobody.
         """
         batches = self._batches
-        most = min(2 * batches.size, batches.most_pending) if self._is_failing else batches.most_pending
+        most = (
+            min(2 * batches.size, batches.most_pending) if self._telling.is_failing else batches.most_pending
+        )
         if self.pending < most:
             return True
         self._refused += 1
@@ -113,7 +105,7 @@ class Outlet:
 
     def send(self, batch: Sequence[Any]) -> bool:
         """Export a batch; False where it is lost."""
-        with _Overheard() as overheard:
+        with Overheard() as overheard:
             try:
                 is_sent = bool(self._exporter.export(batch).name == "SUCCESS")
             except Exception as error:  # noqa: BLE001  a broken exporter is one that is down
@@ -121,19 +113,11 @@ class Outlet:
                 is_sent = False
         if is_sent:
             self.exported += len(batch)
+            self._telling.sent(self.dropped)
         else:
+            self._telling.failed(overheard.cause, self.dropped)
             self._lost += len(batch)
-        self._tell(overheard.cause, 0 if is_sent else len(batch))
         return is_sent
-
-    def _tell(self, cause: str, lost: int) -> None:
-        if not lost and self._is_failing:
-            dropped = self.dropped - self._dropped_before
-            log.warning("telemetry is exported again", extra={"what": self._what, "dropped": dropped})
-        elif lost and not self._is_failing:
-            self._dropped_before = self.dropped - lost
-            log.warning("telemetry is not exported", extra={"what": self._what, "cause": cause})
-        self._is_failing = lost > 0
 
     def give_up(self) -> None:
         """Export nothing more, not even what is under way."""
@@ -213,33 +197,6 @@ def close(outlets: Iterable[SpanOutlet | LogRecordOutlet]) -> None:
         if thread.is_alive():
             outlet.give_up()
             thread.join(_LAST_S)
-
-
-class _Overheard:
-    """What the SDK's exporters log in this thread meanwhile, kept from the log."""
-
-    def __init__(self) -> None:
-        self.cause = ""
-
-    def __enter__(self) -> Self:
-        _thread.overheard = self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _thread.overheard = None
-
-
-_thread = threading.local()
-
-
-def _overhear(record: logging.LogRecord) -> bool:
-    """A filter of the exporters' loggers."""
-    overheard: _Overheard | None = getattr(_thread, "overheard", None)
-    if overheard is None:
-        return True
-    # An endpoint may carry a password before its host.
-    overheard.cause = re.sub(r"[^\s/]+@", "", record.getMessage())[:_LONGEST_CAUSE]
-    return False
 
 
 def _whole_number(name: str, default: int) -> int:

@@ -27,6 +27,7 @@ from opentelemetry.sdk.metrics.export import (
 from prometheus_client import CollectorRegistry
 
 from extproc.telemetry.instruments import MOST_SERIES, Distribution
+from extproc.telemetry.overheard import Overheard, Telling
 
 # The SDK folds what is beyond these; ours do so themselves, and one more series says that they did.
 _LIMITS: Final[Any] = dict.fromkeys(
@@ -136,16 +137,24 @@ class _Watched(MetricExporter):
         self.is_delta = (temporality or {}).get(HistogramInstrument) is AggregationTemporality.DELTA
         self._exporter = exporter
         self._on_failure = on_failure
+        self._telling = Telling("metrics")
+        self._failed = 0
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> MetricExportResult:
         result = MetricExportResult.FAILURE
-        try:
-            result = self._exporter.export(metrics_data, timeout_millis, **kwargs)
-        finally:
-            if result is not MetricExportResult.SUCCESS:
-                self._on_failure()
+        with Overheard() as overheard:
+            try:
+                result = self._exporter.export(metrics_data, timeout_millis, **kwargs)
+            except Exception as error:  # noqa: BLE001  a broken exporter is one that is down
+                overheard.cause = type(error).__name__
+        if result is MetricExportResult.SUCCESS:
+            self._telling.sent(self._failed)
+        else:
+            self._telling.failed(overheard.cause, self._failed)
+            self._failed += 1
+            self._on_failure()
         return result
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
