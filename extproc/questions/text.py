@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from extproc.policy import money
-from extproc.questions import figures
-from extproc.questions.base import DecisionLine, DecisionPage, UsageRow, UsageTable
+from extproc.questions import cells, figures
+from extproc.questions.base import DecisionLine, DecisionPage, UsageTable
 from extproc.questions.explained import Explanation
 from extproc.questions.screen import Column, Line, Screen, clean, lines, table
 from extproc.questions.shapes import written
@@ -57,27 +57,27 @@ def _row(line: DecisionLine) -> tuple[str, ...]:
     return (
         figures.instant(line.at_us),
         line.decision_id,
-        _verdict(line),
+        cells.verdict(line),
         line.policy,
-        _who(line),
-        _model(line),
-        *_amounts(line),
+        cells.who(line),
+        cells.model(line),
+        *cells.amounts(line),
     )
 
 
 def _block(line: DecisionLine) -> tuple[Line, Line]:
-    used, generated, cost = _amounts(line)
+    used, generated, cost = cells.amounts(line)
     style = "red" if line.enforced_effect == "deny" else ""
     spent = "not settled yet" if line.is_open else f"{used} in, {generated} out" * bool(used)
     return (
-        Line(f"{figures.instant(line.at_us)}  {line.decision_id}  {_who(line)}"),
+        Line(f"{figures.instant(line.at_us)}  {line.decision_id}  {cells.who(line)}"),
         Line(
             "  ".join(
                 part
                 for part in (
-                    _verdict(line),
+                    cells.verdict(line),
                     line.policy,
-                    _model(line),
+                    cells.model(line),
                     spent,
                     cost,
                 )
@@ -90,74 +90,15 @@ def _block(line: DecisionLine) -> tuple[Line, Line]:
     )
 
 
-def _verdict(line: DecisionLine) -> str:
-    denied = line.enforced_effect == "deny"
-    said = f"denied: {line.reason}" if denied else "allowed"
-    if not denied and line.reason != "allowed":
-        said += f": {line.reason}"
-    return said + (" (shadow would deny)" if line.would_deny else "")
-
-
-def _who(line: DecisionLine) -> str:
-    names = [name for name in (line.team, line.user or line.identity) if name]
-    return "/".join(dict.fromkeys(names)) or "nobody known"
-
-
-def _model(line: DecisionLine) -> str:
-    return " ".join(part for part in (line.provider, line.model) if part)
-
-
-def _amounts(line: DecisionLine) -> tuple[str, str, str]:
-    if line.enforced_effect == "deny":
-        return "", "", ""
-    if line.is_open:
-        return "open", "open", ""
-    used, generated = (_known(tokens) for tokens in (line.input_tokens, line.output_tokens))
-    cost = "unpriced" if line.nano_usd is None else figures.dollars(line.nano_usd)
-    return used, generated, cost + (", as reserved" if line.is_provisional else "")
-
-
-def _known(amount: int | None) -> str:
-    return "?" if amount is None else f"{amount:,}"
-
-
-_SUMS: Final[tuple[tuple[str, Callable[[UsageRow], str]], ...]] = (
-    ("REQUESTS", lambda row: f"{row.requests:,}"),
-    ("DENIED", lambda row: f"{row.denied:,}"),
-    ("OPEN", lambda row: f"{row.is_open:,}"),
-    ("INPUT", lambda row: f"{row.input_tokens:,}"),
-    ("CACHED", lambda row: f"{row.cache_read_input_tokens:,}"),
-    ("OUTPUT", lambda row: f"{row.output_tokens:,}"),
-    ("REASONING", lambda row: f"{row.reasoning_output_tokens:,}"),
-    ("COST", lambda row: figures.dollars(row.nano_usd)),
-)
-
-
 def usage(answer: UsageTable, screen: Screen) -> str:
     """Sums as a table with their total, and what they leave open."""
     by = answer.query.by
     titles = [Column(name.upper()) for name in by] or [Column("")]
-    columns = [*titles, *(Column(title, is_number=True) for title, _ in _SUMS)]
-    rows = [(*(name or "-" for name in row.group), *_sums(row)) for row in answer.rows] if by else []
-    total = (("TOTAL", *("",) * (len(titles) - 1)), *(_sums(answer.total),))
+    columns = [*titles, *(Column(title, is_number=True) for title, _ in cells.SUMS)]
+    rows = [(*(name or "-" for name in row.group), *cells.sums(row)) for row in answer.rows] if by else []
+    total = (("TOTAL", *("",) * (len(titles) - 1)), *(cells.sums(answer.total),))
     shown = table(columns, [*rows, (*total[0], *total[1])], screen)
-    return shown + "".join(f"{clean(note, screen)}\n" for note in _notes(answer.total))
-
-
-def _sums(row: UsageRow) -> tuple[str, ...]:
-    return tuple(write(row) for _, write in _SUMS)
-
-
-def _notes(total: UsageRow) -> Iterable[str]:
-    if total.is_open:
-        yield f"{figures.counted(total.is_open, 'request')} not settled yet; what is used will be added."
-    if total.provisional:
-        yield (
-            f"{figures.counted(total.provisional, 'request')} charged as reserved, because nobody reported "
-            "in time; a late report corrects that."
-        )
-    if total.unpriced:
-        yield f"{figures.counted(total.unpriced, 'request')} without a known price; COST is without them."
+    return shown + "".join(f"{clean(note, screen)}\n" for note in cells.notes(answer.total))
 
 
 # --- CSV
