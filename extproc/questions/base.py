@@ -7,8 +7,9 @@ filter asks for nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from extproc.decision import Decision
 from extproc.model import nothing
@@ -121,11 +122,16 @@ class Story:
     wording: Mapping[str, str] = field(default_factory=nothing)  # Kind/name -> its spec as YAML, then
 
 
+# What a look at the ledger waits for; it may be entered again and again.
+Turns = AbstractAsyncContextManager[Any, Any]
+NO_TURNS: Final[Turns] = nullcontext()
+
+
 class Ledger(Protocol):
     """The ledger to those who ask. Raises `LedgerUnavailable` where it cannot be read."""
 
-    async def story(self, decision_id: str) -> Story | None:
-        """One decision; None where there is none of that id, or not any more."""
+    async def story(self, decision_id: str, *, turns: Turns = NO_TURNS) -> Story | None:
+        """One decision; None where there is none of that id, or not any more. Each look is in `turns`."""
 
     async def decisions(self, only: DecisionFilter, *, limit: int = 50, after: str = "") -> DecisionPage:
         """Decisions, newest first, at most `limit` and `MOST_LINES`; `after` is an earlier page's `next`.

@@ -50,8 +50,7 @@ class Callers:
             return _problem(HTTPStatus.TOO_MANY_REQUESTS, "too_many_questions", _BUSY, retry_after_s=1)
         self._asking.add(who)
         try:
-            async with self._turns:
-                return await self._answer(self._ledger, inquiry, caller)
+            return await self._answer(self._ledger, inquiry, caller)
         except QuestionInvalid as invalid:
             return _problem(HTTPStatus.BAD_REQUEST, "question_invalid", str(invalid))
         except (LedgerUnavailable, SettingsInvalid):
@@ -62,8 +61,10 @@ class Callers:
     async def _answer(self, ledger: Ledger, inquiry: Inquiry, caller: Identity) -> Reply:
         if not inquiry.decision_id:
             query = _query(inquiry.parameters, caller, self._clock_ns() // 1000)
-            return Reply(status=HTTPStatus.OK, body=written(await ledger.usage(query)))
-        story = await ledger.story(inquiry.decision_id)
+            async with self._turns:
+                return Reply(status=HTTPStatus.OK, body=written(await ledger.usage(query)))
+        # A made-up id that looks young is looked for again and again: the pauses keep nobody from a turn.
+        story = await ledger.story(inquiry.decision_id, turns=self._turns)
         if story is None or not _is_own(story.decision.identity, caller):
             return _problem(HTTPStatus.NOT_FOUND, "decision_unknown", "There is no such decision of yours.")
         return Reply(status=HTTPStatus.OK, body=await self._explained(story))

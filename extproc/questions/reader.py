@@ -19,7 +19,15 @@ from extproc.errors import LedgerUnavailable
 from extproc.ledger.book import Book, LedgerChanged, QuestionTooLong, Reading
 from extproc.ledger.thread import LedgerThread
 from extproc.questions import queries, sums
-from extproc.questions.base import DecisionFilter, DecisionPage, Story, UsageQuery, UsageTable
+from extproc.questions.base import (
+    NO_TURNS,
+    DecisionFilter,
+    DecisionPage,
+    Story,
+    Turns,
+    UsageQuery,
+    UsageTable,
+)
 
 # Sums over some million decisions take so long.
 _TIMEOUT_S: Final = 30.0
@@ -72,15 +80,17 @@ class LedgerReader:
         self._thread = LedgerThread("ledger reader")
         self._places = threading.BoundedSemaphore(_MOST_WAITING)
 
-    async def story(self, decision_id: str) -> Story | None:
+    async def story(self, decision_id: str, *, turns: Turns = NO_TURNS) -> Story | None:
         """See `Ledger.story`. What is young and not there, or has no end yet, is looked for again."""
         find = partial(queries.story, decision_id=decision_id)
-        found: Story | None = await self._ask(find)
+        async with turns:
+            found: Story | None = await self._ask(find)
         for pause_s in _LOOK_AGAIN_S:
             if not _may_come(found) or not self._is_young(decision_id):
                 break
             await self._pause(pause_s)
-            found = await self._ask(find)
+            async with turns:
+                found = await self._ask(find)
         return found
 
     async def decisions(self, only: DecisionFilter, *, limit: int = 50, after: str = "") -> DecisionPage:

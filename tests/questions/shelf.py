@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from extproc.errors import LedgerUnavailable, QuestionInvalid
 from extproc.questions.base import (
     GROUPS,
+    NO_TURNS,
     DecisionFilter,
     DecisionLine,
     DecisionPage,
     Story,
+    Turns,
     UsageQuery,
     UsageRow,
     UsageTable,
@@ -26,8 +28,9 @@ class Shelf:
     listed: list[tuple[DecisionFilter, int, str]] = field(default_factory=list)
     summed: list[UsageQuery] = field(default_factory=list)
 
-    async def story(self, decision_id: str) -> Story | None:
-        self._look()
+    async def story(self, decision_id: str, *, turns: Turns = NO_TURNS) -> Story | None:
+        async with turns:
+            self._look()
         return next((each for each in self.stories if each.decision.id == decision_id), None)
 
     async def decisions(self, only: DecisionFilter, *, limit: int = 50, after: str = "") -> DecisionPage:

@@ -27,7 +27,9 @@ from extproc.model import Identity
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
 from extproc.questions import queries
 from extproc.questions.base import MOST_LINES, DecisionFilter, DecisionLine, UsageQuery
+from extproc.questions.callers import Callers
 from extproc.questions.reader import LedgerReader
+from extproc.session.inquiry import Inquiry
 from tests.ledger.conftest import postgres, url
 from tests.ledger.running import look, running, until, verdict, written
 from tests.ledger.samples import SECOND_NS, allowed, denied, settlement
@@ -199,6 +201,27 @@ async def test_a_denied_decision_is_not_waited_for(url: str, monkeypatch: pytest
     async with asking(url, clock_ns=lambda: now_ms * 1_000_000) as reader:
         monkeypatch.setattr("extproc.questions.reader._LOOK_AGAIN_S", (1e9,))
         assert await reader.story(made_at(now_ms)) is not None
+
+
+async def test_callers_who_make_up_young_ids_keep_nobody_waiting(url: str) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    gate = asyncio.Event()
+
+    async def pause(_: float) -> None:
+        await gate.wait()
+
+    async with running(url), asking(url, clock_ns=lambda: now_ms * 1_000_000, pause=pause) as reader:
+        callers = Callers(reader, lambda: now_ms * 1_000_000)
+        guess = Inquiry(decision_id=made_at(now_ms))
+        guessing = [
+            asyncio.ensure_future(callers.answer(guess, Identity(id=f"user-{number}"))) for number in range(8)
+        ]
+        asked = asyncio.wait_for(callers.answer(Inquiry(), Identity(id="ada")), timeout=10)
+        assert (await asked).status == 200
+        assert not any(each.done() for each in guessing)
+
+        gate.set()
+        assert {reply.status for reply in await asyncio.gather(*guessing)} == {404}
 
 
 # --- lists
