@@ -17,6 +17,8 @@ _ALWAYS = (
     # A port number or a version of curl is part of these.
     (re.compile(r'("ai_policy": \{.*?"bytes_received": )\d+(.*?"bytes_sent": )\d+'), r'\1"…"\2"…"'),
     (re.compile(r"(time_to_first_chunk=)\S+"), r"\1…"),
+    (re.compile(r'("trace_id": ")[0-9a-f]{32}'), r"\g<1>0af7651916cd43dd8448eb211c80319c"),
+    (re.compile(r'("span_id": ")[0-9a-f]{16}'), r"\g<1>b7ad6b7169203331"),
     # What a limit has refilled meanwhile.
     (re.compile(r"Used \d+"), "Used …"),
     (re.compile(r"try again in [\d.]+m?s"), "try again in …"),
