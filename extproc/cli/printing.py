@@ -5,7 +5,6 @@ Exit codes: 0 done; 1 what was checked is not right; 2 a setting, a port or a po
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from extproc.errors import AIPolicyError, PolicyFolderInvalid
+from extproc.questions.screen import as_json
 
 NOT_RIGHT = 1
 UNUSABLE = 2
@@ -51,4 +51,4 @@ def fail(message: str) -> NoReturn:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(as_json(value))

@@ -6,9 +6,10 @@ Floor 3, but pure.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -42,6 +43,11 @@ def clean(text: str, screen: Screen = Screen()) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
     )
     return shown.encode("ascii", "backslashreplace").decode() if screen.is_ascii else shown
+
+
+def as_json(value: Any) -> str:
+    """One JSON document in ASCII, which is harmless on any terminal."""
+    return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
 
 
 def lines(page: Iterable[Line], screen: Screen) -> str:

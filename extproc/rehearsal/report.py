@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, tzinfo
 from types import MappingProxyType
 from typing import Any, Final
 
+from extproc.questions import spreadsheet
 from extproc.questions.screen import clean
 from extproc.rehearsal.replay import Change, ChangedVerdict, Replayed
 
 _NS: Final = 1_000_000_000
-# Spreadsheets take what begins with one of these for a formula.
-_FORMULA: Final = frozenset("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _IN_WORDS: Mapping[Change, str] = MappingProxyType(
     {
         Change.NEWLY_DENIED: "newly denied",
@@ -94,15 +91,5 @@ def as_json(found: Replayed) -> dict[str, Any]:
 
 def as_csv(found: Replayed) -> str:
     """The changed verdicts, a row each."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(ChangedVerdict.__dataclass_fields__)
-    for verdict in found.changed:
-        writer.writerow(map(_cell, asdict(verdict).values()))
-    return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return f"'{clean(value)}" if value[:1] in _FORMULA and value else clean(value)
+    rows = (asdict(verdict).values() for verdict in found.changed)
+    return spreadsheet.written(ChangedVerdict.__dataclass_fields__, rows)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from extproc.cli import app
+from extproc.cli.printing import print_json
 from extproc.decision import Effect, Reason
 from extproc.ledger import tables
 from extproc.ledger.opening import open_book
@@ -284,16 +285,21 @@ def test_the_command_prints_who_would_be_denied(ledger: str, tmp_path: Path) -> 
     assert json.loads(as_json.stdout)["replayed"] == 1
 
 
-def test_no_name_that_a_caller_chose_is_a_formula_or_steers_a_terminal(tmp_path: Path) -> None:
+def test_no_name_that_a_caller_chose_is_a_formula_or_steers_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     then, now = folder(tmp_path / "then"), folder(tmp_path / "now", TIGHT[-1].replace('== "o1"', '!= ""'))
     found = replayed(now, run(then, [Sent(0, 0, model="=1+1")]))
 
     (verdict,) = found.changed
-    found.changed = [replace(verdict, user="\x1b[2J")]
+    found.changed = [replace(verdict, user="\x1b[2J\x9b2J", team=" =1+1")]
+    print_json(report.as_json(found))
+    as_csv, as_json = report.as_csv(found), capsys.readouterr().out
 
-    assert "decision-000" in report.as_csv(found)
-    assert ",'=1+1," in report.as_csv(found)
-    assert "\x1b" not in report.as_csv(found) + "".join(report.lines(found))
+    assert "decision-000" in as_csv
+    assert ",'=1+1," in as_csv
+    assert ",' =1+1," in as_csv
+    assert not set("\x1b\x9b").intersection(as_csv + as_json + "".join(report.lines(found)))
 
 
 def test_without_a_ledger_there_is_nothing_to_replay(tmp_path: Path) -> None:
