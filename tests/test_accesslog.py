@@ -243,7 +243,7 @@ def asking(**changes: Any) -> AwaitBytes:
     [
         (True, True, 22_000, 100),
         (True, False, 22_000, 100),
-        (False, True, 690, 100),
+        (False, True, 570, 100),
         # It was generated before its first byte was sent, and nobody knows how much of it that was.
         (False, False, 690, None),
         (True, False, 0, None),

@@ -285,10 +285,8 @@ class _Told:
             yield from _same("figures", ledger=figures, error=(0, 0))
         elif ended.basis not in _ESTIMATES:
             yield f"nobody asked for an ending of basis {ended.basis}"
-        elif ended.basis == "bytes":
-            return  # of a whole answer without usage only its length is known
         elif (self.client.is_whole or ended.basis == "reserved") and figures[1] < generated[1]:
-            # Never less, where it was read; more where the vocabulary is not public.
+            # Never less, where it was read or measured; more where the vocabulary is not public.
             yield f"output: the ledger says {figures[1]} by {ended.basis}, the provider {generated[1]}"
 
 

@@ -1,11 +1,13 @@
 """What the bytes of recorded answers say of their tokens: `python -m tests.measure.cut_answers`.
 
 Every streamed answer is cut at 40 places, and what was visible before the cut is counted; a whole one
-counts as it is. Prints a Markdown table for each dialect that Envoy reads.
+counts as it would be without usage, and without a space too many. Prints a Markdown table for each
+dialect that Envoy reads.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections import defaultdict
@@ -23,6 +25,7 @@ from tests.formats.calls import observed
 from tests.readme.markdown import code, table
 
 _PLACES = 40
+_USAGE = ("usage", "usageMetadata")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,10 @@ def cuts(tokenizer: Tokenizer, places: int = _PLACES) -> Iterator[Cut]:
         data = decoder.feed(each.answer)
         if data not in seen:
             seen.add(data)
-            yield from _cuts(each, request, data, tokenizer, places if request.stream else 1)
+            if request.stream:
+                yield from _cuts(each, request, data, tokenizer, places)
+            else:
+                yield from _cuts(each, request, _bare(data), tokenizer, 1)
 
 
 def _cuts(
@@ -63,6 +69,12 @@ def _cuts(
 
     for size in (len(data) * place // places for place in range(1, places + 1)):
         yield Cut(form=_form(request), body_bytes=size, visible_tokens=visible(size))
+
+
+def _bare(data: bytes) -> bytes:
+    """A whole answer whose provider leaves out what was used: it is a good deal shorter."""
+    members = {name: value for name, value in json.loads(data).items() if name not in _USAGE}
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _form(request: AIRequest) -> AnswerForm:

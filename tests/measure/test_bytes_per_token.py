@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cache
 from typing import Any
 
 import pytest
@@ -36,9 +37,59 @@ def taught(*bytes_per_token: int, tokens: int = 100, **changes: Any) -> BytesPer
     return learned
 
 
+_WORDS = "Nobody knows how many tokens an answer takes whose provider leaves out what was used; who can? "
+_CHAT = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "created": 1767225600,
+    "model": "gpt-4o",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": _WORDS}, "finish_reason": "stop"}],
+}
+_OUTPUT_TEXT = {"type": "output_text", "text": _WORDS, "annotations": []}
+_RESPONSE = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1767225600,
+    **dict.fromkeys(("error", "incomplete_details", "instructions")),
+    "metadata": {},
+    "model": "gpt-4o",
+    "output": [
+        {
+            "id": "msg_1",
+            "type": "message",
+            "status": "completed",
+            "role": "assistant",
+            "content": [_OUTPUT_TEXT],
+        }
+    ],
+    "parallel_tool_calls": True,
+    "temperature": 1,
+    "tool_choice": "auto",
+    "tools": [],
+    "top_p": 1,
+}
+_MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-sonnet-4-5",
+    "content": [{"type": "text", "text": _WORDS}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+}
+_GENERATED = {
+    "candidates": [{"content": {"parts": [{"text": _WORDS}], "role": "model"}, "finishReason": "STOP"}]
+}
+
+
+@cache
+def tokenizer() -> Tokenizer:
+    return Tokenizer(load(default_directory(os.environ)))
+
+
 @pytest.fixture(scope="module")
 def cuts() -> list[Cut]:
-    return list(cut_answers.cuts(Tokenizer(load(default_directory(os.environ))), places=8))
+    return list(cut_answers.cuts(tokenizer(), places=8))
 
 
 @pytest.mark.skipif(not IS_HERE, reason="the recorded exchanges are not on this machine")
@@ -61,7 +112,42 @@ def test_the_envelope_of_an_answer_in_one_piece_is_no_token() -> None:
     whole = form(is_stream=False)
 
     assert BytesPerToken().tokens(whole, 100) == 1
-    assert BytesPerToken().tokens(whole, 290 + 400) == 100
+    assert BytesPerToken().tokens(whole, 170 + 400) == 100
+
+
+@pytest.mark.skipif(not IS_HERE, reason="the recorded exchanges are not on this machine")
+@pytest.mark.parametrize("is_taught", [False, True])
+def test_no_whole_answer_that_leaves_its_usage_out_is_estimated_too_low(
+    cuts: list[Cut], *, is_taught: bool
+) -> None:
+    """The usage is a good part of what is around a short answer's text, and it is not there."""
+    learned = cut_answers.taught(tokenizer()) if is_taught else BytesPerToken()
+
+    for cut in cuts:
+        if not cut.form.is_stream:
+            estimate = learned.tokens(cut.form, cut.body_bytes)
+            assert estimate is not None
+            assert estimate >= cut.visible_tokens
+
+
+@pytest.mark.parametrize(
+    ("api", "answer"),
+    [
+        ("openai_chat", _CHAT),
+        ("openai_responses", _RESPONSE),
+        ("anthropic_messages", _MESSAGE),
+        ("gemini", _GENERATED),
+        ("vertex", _GENERATED),
+    ],
+)
+def test_the_shortest_envelope_of_a_dialect_hides_no_text(api: str, answer: dict[str, Any]) -> None:
+    """Servers that leave usage out write little else, too."""
+    words = tokenizer().count(_WORDS, provider="openai", model="gpt-4o")
+    size = len(json.dumps(answer, separators=(",", ":")))
+
+    estimate = BytesPerToken().tokens(form(api=api, is_stream=False), size)
+
+    assert words <= (estimate or 0) <= 4 * words
 
 
 def test_google_puts_many_tokens_into_an_event_of_openais_too() -> None:
