@@ -16,8 +16,8 @@ from extproc.telemetry.attributes import (
     decision_attributes,
     finding_attributes,
     settlement_attributes,
-    wants_latest,
 )
+from extproc.telemetry.inference import wants_latest
 from tests.verdicts import LIMIT, decision, denied, settlement, shadow_denied
 
 

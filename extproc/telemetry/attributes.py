@@ -7,7 +7,6 @@ hold on to, so the names are spelled here and not imported. Newer names are aske
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -17,7 +16,6 @@ from opentelemetry.util.types import AttributeValue
 from extproc.decision import Decision, Finding, LimitState, Outcome, Settlement, Unit
 from extproc.policy.denials import number
 from extproc.policy.money import NANO_USD
-from extproc.telemetry.inference import LATEST, OPT_IN
 
 # Jaeger's search ignores longer values, and a span is not the record.
 MAX_LENGTH = 256
@@ -40,11 +38,6 @@ _RENAMED: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 Attributes = dict[str, AttributeValue]
-
-
-def wants_latest(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether somebody asked for GenAI names newer than v1.41.0; words for others are not ours to judge."""
-    return LATEST in (word.strip() for word in environ.get(OPT_IN, "").split(","))
 
 
 def decision_attributes(decision: Decision) -> Attributes:

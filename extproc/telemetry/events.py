@@ -19,12 +19,8 @@ from opentelemetry.util.types import AttributeValue
 
 from extproc.decision import Decision, Settlement
 from extproc.telemetry import otlp
-from extproc.telemetry.attributes import (
-    Attributes,
-    decision_attributes,
-    settlement_attributes,
-    wants_latest,
-)
+from extproc.telemetry.attributes import Attributes, decision_attributes, settlement_attributes
+from extproc.telemetry.inference import wants_latest
 from extproc.telemetry.logs import is_noteworthy
 from extproc.telemetry.outlets import LogRecordOutlet
 

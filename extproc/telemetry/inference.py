@@ -38,12 +38,16 @@ _FIRST_ERROR_STATUS: Final = 400
 _UNKNOWN: Final = "unknown"
 
 
+def wants_latest(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether somebody asked for GenAI names newer than v1.41.0; words for others are not ours to judge."""
+    return LATEST in (word.strip() for word in environ.get(OPT_IN, "").split(","))
+
+
 class Inference:
     """What a client of providers is expected to measure."""
 
-    def __init__(self, meter: Meter, environ: Mapping[str, str] = os.environ) -> None:
-        opted_in = {word.strip() for word in environ.get(OPT_IN, "").split(",")}
-        is_latest = LATEST in opted_in
+    def __init__(self, meter: Meter) -> None:
+        is_latest = wants_latest()
         self.operation_duration = Distribution(
             name="gen_ai.client.operation.duration",
             unit="s",

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from extproc.decision import Decision, Effect, PolicyRef, Reason, Settlement
+from extproc.formats.base import CONTROL
 from extproc.model import Basis
 from extproc.telemetry import otlp
 from extproc.telemetry.inference import Inference
@@ -222,7 +223,7 @@ class Metrics:
             self.unpriced.add(1, basis=basis, provider=provider)
         elif settlement.cost.nano_usd:
             self.cost.add(settlement.cost.nano_usd, basis=basis, provider=provider, model=model)
-        if request is None or request.operation == "control":
+        if request is None or request.operation == CONTROL:
             return
         self.inference.settled(decision, settlement, request, named)
         self._compare(decision, settlement, named)

@@ -29,6 +29,7 @@ from opentelemetry.trace import (
 )
 
 from extproc.decision import Decision, Effect, Settlement
+from extproc.formats.base import CONTROL
 from extproc.model import Trace
 from extproc.telemetry import otlp, outlets
 from extproc.telemetry.attributes import (
@@ -37,9 +38,9 @@ from extproc.telemetry.attributes import (
     decision_attributes,
     finding_attributes,
     settlement_attributes,
-    wants_latest,
 )
 from extproc.telemetry.events import Events
+from extproc.telemetry.inference import wants_latest
 from extproc.telemetry.instruments import Figure
 from extproc.telemetry.outlets import SpanOutlet
 from extproc.telemetry.parents import Parent, Remote, span_id_of, trace_id_of
@@ -102,7 +103,7 @@ class Tracing:
     def settled(self, decision: Decision, settlement: Settlement, parent: Parent) -> None:
         """Record the provider's work and what it came to; a failure is kept whatever the sampler says."""
         request = decision.request
-        if request is None or request.operation == "control":
+        if request is None or request.operation == CONTROL:
             return
         is_kept = self._is_kept(decision, parent)
         if is_kept or (settlement.error_type and self._outlet is not None):
