@@ -121,11 +121,15 @@ def test_check_knows_what_will_have_expired_by_then(warned: Path, at: str, expec
     assert extproc("check", warned, "--at", at).err.splitlines() == expected
 
 
-def test_a_time_that_is_none_is_refused(warned: Path) -> None:
-    said = extproc("check", warned, "--at", "soon")
+@pytest.mark.parametrize(
+    ("at", "why"), [("soon", "an RFC 3339 time is wanted"), ("2027-01-31T00:00:00", "needs its offset")]
+)
+def test_a_time_that_is_not_the_same_everywhere_is_refused(warned: Path, at: str, why: str) -> None:
+    said = extproc("check", warned, "--at", at)
 
     assert said.code == 2
-    assert "--at is an RFC 3339 time" in said.err
+    assert said.err.startswith("extproc: --at: ")
+    assert why in said.err
 
 
 def test_warnings_as_json_have_places(warned: Path) -> None:

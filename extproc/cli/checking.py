@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, fields
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,6 +15,7 @@ from extproc.cli.printing import NOT_RIGHT, AsJson, PolicyFolderArgument, fail, 
 from extproc.errors import PolicyFolderInvalid, Problem
 from extproc.policy import policyset
 from extproc.policy.difference import Difference, diff
+from extproc.policy.instants import instant_ns
 from extproc.policy.policyset import PolicySet
 
 
@@ -33,7 +33,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Validate a policy folder: says what the server would say, and warns of what was hardly meant."""
-    at_ns = _instant_ns(at) if at else time.time_ns()
+    at_ns = _at_ns(at) if at else time.time_ns()
     try:
         loaded = policyset.load(folder)
         change = diff(policyset.load(against), loaded) if against else None
@@ -90,9 +90,8 @@ def _changes(change: Difference) -> dict[str, list[str]]:
     return {each.name: [str(ref) for ref in getattr(change, each.name)] for each in fields(change)}
 
 
-def _instant_ns(text: str) -> int:
+def _at_ns(text: str) -> int:
     try:
-        since = datetime.fromisoformat(text).astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    except (ValueError, OverflowError):
-        fail('--at is an RFC 3339 time, such as "2027-01-31T00:00:00Z"')
-    return since // timedelta(microseconds=1) * 1_000
+        return instant_ns(text)
+    except ValueError as error:
+        fail(f"--at: {error}")

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from extproc.decision import Effect, PolicyRef, Reason
 from extproc.model import Identity
+from extproc.policy.instants import instant_ns
 from extproc.policy.objects import Block, HeaderName, rejected
-
-
-def _instant_ns(value: Any) -> int:
-    try:
-        instant = datetime.fromisoformat(value)
-        since = instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    except (TypeError, ValueError, OverflowError):
-        raise rejected('an RFC 3339 time is wanted, such as "2026-11-20T10:00:00Z"') from None
-    if instant.tzinfo is None:
-        raise rejected('the time needs its offset, such as "2026-11-20T10:00:00Z"')
-    return (since // timedelta(microseconds=1)) * 1_000
 
 
 def _ref(value: Any) -> PolicyRef:
@@ -30,7 +19,7 @@ def _ref(value: Any) -> PolicyRef:
     return PolicyRef(kind, name)
 
 
-Instant = Annotated[int, PlainValidator(_instant_ns), WithJsonSchema({"type": "string"})]
+Instant = Annotated[int, PlainValidator(instant_ns), WithJsonSchema({"type": "string"})]
 Named = Annotated[PolicyRef, PlainValidator(_ref), WithJsonSchema({"type": "string"})]
 
 

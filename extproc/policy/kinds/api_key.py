@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
@@ -17,6 +16,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from extproc.decision import Reason
 from extproc.model import Identity
+from extproc.policy.instants import instant_ns
 from extproc.policy.objects import PolicyObject, Spec, rejected, whole
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -33,17 +33,6 @@ def _digest(value: Any) -> bytes:
     if value == hashlib.sha256(b"").hexdigest():
         raise rejected("this is the SHA-256 of nothing; hash the key")
     return bytes.fromhex(value)
-
-
-def _instant_ns(value: Any) -> int:
-    try:
-        instant = datetime.fromisoformat(value)
-        since = instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    except (TypeError, ValueError, OverflowError):
-        raise rejected('an RFC 3339 time is wanted, such as "2027-01-31T00:00:00Z"') from None
-    if instant.tzinfo is None:
-        raise rejected('the time needs its offset, such as "2027-01-31T00:00:00Z"')
-    return (since // timedelta(microseconds=1)) * 1_000
 
 
 class ApiKey(Spec):
@@ -65,7 +54,7 @@ class ApiKey(Spec):
     """identity.labels."""
     expires: Annotated[
         int | None,
-        PlainValidator(_instant_ns),
+        PlainValidator(instant_ns),
         WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2027-01-31T00:00:00Z"]}),
     ] = None
     """From this RFC 3339 time on it is refused."""
