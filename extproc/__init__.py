@@ -31,6 +31,7 @@ Imports only go down these floors; `tests/test_import_floors.py` keeps it so.
              envoy_config Envoy's configuration from settings
              accesslog    what Envoy's access log says of answers whose usage it could not read
              errands      what a session wants done outside of it; `edge` is what exchanges share
+             console      the same answers as pages for a browser, on the admin port
              budgets      counters for their owners, on the admin port
              settings, state, reload, intake, exchange, server, admin, leases, gauges, pauses
 4 door       serve        the rooms put together; cli: the command line, one file a command

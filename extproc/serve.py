@@ -22,6 +22,7 @@ from typing import Any
 from extproc import admin, gauges, leases, pauses
 from extproc.admin import Admin, AdminServer, Probes
 from extproc.budgets import Budgets
+from extproc.console import Console
 from extproc.edge import Edge
 from extproc.errors import VocabularyMissing
 from extproc.keeping import Keeping
@@ -78,7 +79,7 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     probes = admin.listen_for_probes(settings)
     server = Server(processor, settings)
     address = await server.start()
-    admin_app = _admin(settings, folder, edge, keeping, notices, is_guarded=place is None)
+    admin_app = _admin(settings, folder, edge, keeping, notices, place=place)
     followers = _followers(folder, edge, learned, notices)
     listening = [_beside(admin_app.serve(listener), "the admin port is no longer served", notices)]
     servers: list[AdminServer] = [admin_app]
@@ -204,7 +205,7 @@ def _admin(
     keeping: Keeping,
     notices: list[str],
     *,
-    is_guarded: bool,
+    place: WorkerPlace | None,
 ) -> Admin:
     budgets = Budgets(
         policies=lambda: folder.current,
@@ -217,17 +218,32 @@ def _admin(
     def needs_records() -> bool:
         return folder.current.defaults.audit == "required"
 
+    def told() -> list[str]:
+        return [*notices, *keeping.notices(needs_records=needs_records())]
+
+    def is_ready() -> bool:
+        return keeping.is_writing or not needs_records()
+
+    console = Console(
+        folder=folder,
+        ledger=keeping.reader,
+        notices=told,
+        is_ready=is_ready,
+        clock_ns=edge.clock_ns,
+        worker=place.name if place else "",
+    )
     return Admin(
         settings,
         folder,
         edge.metrics,
-        lambda: [*notices, *keeping.notices(needs_records=needs_records())],
-        is_ready=lambda: keeping.is_writing or not needs_records(),
+        told,
+        is_ready=is_ready,
         routes=[
             *budgets.routes(),
             *Questions(ledger=keeping.reader, clock_ns=edge.clock_ns).routes(),
+            *console.routes(),
         ],
-        is_guarded=is_guarded,
+        is_guarded=place is None,
     )
 
 

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("edge",),
     ("errands",),
     ("exchange", "rehearsal"),
-    ("server", "admin", "budgets", "gauges", "leases", "pauses"),
+    ("server", "admin", "console", "budgets", "gauges", "leases", "pauses"),
     ("serve", "workers"),
     ("cli",),
     ("__main__",),

@@ -22,6 +22,10 @@ from extproc.questions.explanation import explain
 from extproc.questions.page import page
 from extproc.questions.shapes import written
 
+NO_LEDGER = "there is no ledger; set --ledger or --state"
+NO_DECISION = "there is no such decision, or not any more"
+AWAY = "the ledger does not answer"
+
 _JSON, _TEXT, _CSV = "application/json", "text/plain", "text/csv"
 _SCREEN = text.Screen()
 
@@ -44,19 +48,19 @@ class Questions:
     async def _decision(self, request: Request, ledger: Ledger) -> Response:
         story = await ledger.story(request.path_params["decision_id"])
         if story is None:
-            return _problem(HTTPStatus.NOT_FOUND, "there is no such decision, or not any more")
+            return _problem(HTTPStatus.NOT_FOUND, NO_DECISION)
         # Expressions of a revision that nobody asked about yet are compiled: half a second.
         explanation = await asyncio.to_thread(explain, story)
         return _as_wanted(request, explanation, {_TEXT: lambda: page(explanation, _SCREEN)})
 
     async def _decisions(self, request: Request, ledger: Ledger) -> Response:
-        wanted = parameters.listing(_parameters(request), self.clock_ns() // 1000)
+        wanted = parameters.listing(parameters_of(request), self.clock_ns() // 1000)
         found = await ledger.decisions(wanted.only, limit=wanted.limit, after=wanted.after)
         others = {_TEXT: lambda: text.decisions(found, _SCREEN), _CSV: lambda: text.decisions_csv(found)}
         return _as_wanted(request, found, others)
 
     async def _usage(self, request: Request, ledger: Ledger) -> Response:
-        found = await ledger.usage(parameters.usage(_parameters(request), self.clock_ns() // 1000))
+        found = await ledger.usage(parameters.usage(parameters_of(request), self.clock_ns() // 1000))
         others = {_TEXT: lambda: text.usage(found, _SCREEN), _CSV: lambda: text.usage_csv(found)}
         return _as_wanted(request, found, others)
 
@@ -69,18 +73,19 @@ def _answering(ledger: Ledger | None, handler: Handler) -> Callable[[Request], A
 
     async def answer(request: Request) -> Response:
         if ledger is None:
-            return _problem(HTTPStatus.NOT_FOUND, "there is no ledger; set --ledger or --state")
+            return _problem(HTTPStatus.NOT_FOUND, NO_LEDGER)
         try:
             return await handler(request, ledger)
         except QuestionInvalid as invalid:
             return _problem(HTTPStatus.BAD_REQUEST, str(invalid))
         except (LedgerUnavailable, SettingsInvalid) as away:
-            return _problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the ledger does not answer: {away}")
+            return _problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{AWAY}: {away}")
 
     return answer
 
 
-def _parameters(request: Request) -> dict[str, str]:
+def parameters_of(request: Request) -> dict[str, str]:
+    """What a request asks, by name. Raises `QuestionInvalid` where it says something twice."""
     pairs = request.query_params.multi_items()
     found = dict(pairs)
     if len(found) < len(pairs):

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 # What a worker needs to know of a request that was let in here, and what a caller of its answer.
 _REQUEST_HEADERS = ("accept", "content-type")
-_ANSWER_HEADERS = ("content-type", "content-disposition", "cache-control", "location")
+_ANSWER_HEADERS = (
+    *("content-type", "content-disposition", "cache-control", "location"),
+    *("content-security-policy", "referrer-policy", "x-content-type-options"),
+)
 # Whatever a person asked for may take this long.
 _FORWARDED_S = 30.0
 
