@@ -38,8 +38,10 @@ class Attempt:
         verdict, limits = self._verdict, self._policies.limits_by_ref
         assessment = metering.assess(candidates, self._measure)
         if self._substitution is not None:
-            # It may concern other limits than the first.
+            # It may concern other limits than the first; the one that led here is remembered even so.
+            led = metering.led_elsewhere(verdict.findings.of(self._substitution.policy), self._substitution)
             verdict.findings.discard(limits)
+            verdict.findings.add(led)
         verdict.findings.replace(assessment.findings)
         failed = assessment.deny
         if failed is not None:

@@ -181,14 +181,24 @@ def substitution(limits: Limits, outcomes: Iterable[ChargeOutcome]) -> Substitut
 def substituted(findings: Iterable[Finding], by: Substitution) -> tuple[Finding, ...]:
     """The findings of the second try: the limit that offered the model says that it is in use."""
     return tuple(
-        replace(
-            finding,
-            reason=Reason.MODEL_SUBSTITUTED,
-            warning=f"{finding.policy} is used up: {by.model} answers",
-        )
+        _substituting(finding, by)
         if finding.policy == by.policy and finding.effect is Effect.ALLOW
         else finding
         for finding in findings
+    )
+
+
+def led_elsewhere(findings: Iterable[Finding], by: Substitution) -> Finding:
+    """What the limit that offered the model said at the first try; at the second it may not match any more."""
+    denied = next(finding for finding in findings if finding.effect is Effect.DENY)
+    return _substituting(replace(denied, effect=Effect.ALLOW, message=""), by)
+
+
+def _substituting(finding: Finding, by: Substitution) -> Finding:
+    return replace(
+        finding,
+        reason=Reason.MODEL_SUBSTITUTED,
+        warning=f"{finding.policy} is used up: {by.model} answers",
     )
 
 

@@ -69,6 +69,18 @@ def test_what_let_the_request_come_this_far_lets_its_second_attempt_pass(load: L
     assert str(evaluation.decision(AT_NS).determining) == "AccessRule/everybody"
 
 
+def test_a_cap_that_is_not_about_the_other_model_still_says_that_it_led_there(load: Load) -> None:
+    policies = load(OPEN, ("UsageCap", "c", f"{CAP}\nmatch: target.model == '{SMALL}'"))
+    evaluation, charges = second(policies, request())
+
+    assert (charges, evaluation.check_limits(())) == ((), None)
+    decision = evaluation.decision(AT_NS)
+    assert (decision.reason, decision.target_model) == (Reason.MODEL_SUBSTITUTED, LARGE)
+    assert [finding.warning for finding in decision.spoken if finding.policy.kind == "UsageCap"] == [
+        f"UsageCap/c is used up: {LARGE} answers"
+    ]
+
+
 def test_without_a_declared_limit_as_much_is_taken_as_the_other_model_may_generate(load: Load) -> None:
     most = call_ceiling("openai", LARGE, "chat")
     assert most > call_ceiling("openai", SMALL, "chat")

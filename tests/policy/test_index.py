@@ -290,7 +290,8 @@ def full(charge: Charge) -> ChargeOutcome:
 
 def test_a_second_try_forgets_limits_that_concern_the_first_one_alone() -> None:
     limit = 'limit: {requests: 1}\nperiod: day\nmatch: target.model == "a"\nonExceed: {useModel: b}'
-    evaluation = Evaluation(loaded([("UsageCap", limit)]), decision_id="d", head=HEAD, at_ns=10**18)
+    policies = loaded([("UsageCap", limit), ("UsageCap", limit)])
+    evaluation = Evaluation(policies, decision_id="d", head=HEAD, at_ns=10**18)
     evaluation.check_headers()
     evaluation.check_body(REQUEST, TokenEstimate(input=7), 10**18)
     charges = evaluation.charges(None)
@@ -302,4 +303,5 @@ def test_a_second_try_forgets_limits_that_concern_the_first_one_alone() -> None:
     assert evaluation.check_limits(()) is None
 
     said = {str(found.policy): found.outcome for found in evaluation.decision(10**18).findings}
-    assert said["UsageCap/usagecap-0"] is Outcome.NOT_MATCHED
+    assert said["UsageCap/usagecap-0"] is Outcome.MATCHED  # it led here
+    assert said["UsageCap/usagecap-1"] is Outcome.NOT_MATCHED
