@@ -189,7 +189,7 @@ def substituted(findings: Iterable[Finding], by: Substitution) -> tuple[Finding,
 
 
 def led_elsewhere(findings: Iterable[Finding], by: Substitution) -> Finding:
-    """What the limit that offered the model said at the first try; at the second it may not match any more."""
+    """What the limit that offered the model said at the first try; it may not match the second."""
     denied = next(finding for finding in findings if finding.effect is Effect.DENY)
     return _substituting(replace(denied, effect=Effect.ALLOW, message=""), by)
 
