@@ -46,7 +46,7 @@ _CHAT = {
     "choices": [{"index": 0, "message": {"role": "assistant", "content": _WORDS}, "finish_reason": "stop"}],
 }
 _OUTPUT_TEXT = {"type": "output_text", "text": _WORDS, "annotations": []}
-_RESPONSE = {
+_RESPONSE: dict[str, Any] = {
     "id": "resp_1",
     "object": "response",
     "created_at": 1767225600,
