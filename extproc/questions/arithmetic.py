@@ -27,7 +27,8 @@ def arithmetic(state: LimitState, finding: Finding, known: Source) -> Arithmetic
     left = state.remaining + state.reserved
     charge = known.charges.get(finding.policy)
     is_full = finding.effect is Effect.DENY
-    waits = is_full and state.wait_ms is not None
+    # What is in flight ends when it does: how long to wait then is a guess, and no time is promised.
+    waits = is_full and state.wait_ms is not None and state.unit is not Unit.CONCURRENT_REQUESTS
     room_at_us = known.decided_at_us + (state.wait_ms or 0) * 1_000 if waits else None
     too_many = max(0, state.requested - left)
     return Arithmetic(
@@ -77,7 +78,9 @@ def _sum(
     said += f", requested {number(state.requested)}, {number(left)} left: {number(too_many)} too {many}"
     if state.wait_ms is None:
         return f"{said}; more than it ever holds, so waiting does not help"
-    when = figures.time(room_at_us or 0, zone_of(charge))
+    if room_at_us is None:
+        return f"{said}; room again once one of them ends"
+    when = figures.time(room_at_us, zone_of(charge))
     return f"{said}; room again in {figures.span(state.wait_ms)}, at {when}"
 
 

@@ -101,45 +101,68 @@ def _missed(finding: Finding, known: Source) -> str:
 def _room(known: Source) -> tuple[Remedy, ...]:
     """Limits are full, or too small: waiting, a smaller request, or neither."""
     states = _denying_states(known.decision)
-    waits = [state.wait_ms for state in states]
-    found = []
-    if waits and None not in waits:
-        wait_ms = max(wait for wait in waits if wait is not None)
-        at_us = known.decided_at_us + wait_ms * 1_000
-        when = figures.time(at_us, known.zone(_denying(known.decision)[0].policy))
-        text = f"The same request {figures.span(wait_ms)} later, at {when}, if nobody else uses the room"
-        found.append(Remedy(way=Way.WAIT, text=text, at_us=at_us))
-    return (*found, *_smaller(known.decision, states))
+    waits = bool(states) and all(state.wait_ms is not None for state in states)
+    return (*((_later(known, states),) if waits else ()), *_smaller(known.decision, states))
+
+
+def _later(known: Source, states: list[LimitState]) -> Remedy:
+    """When there is room again; of what is in flight nobody knows when it ends."""
+    ends = "once one that is in flight has ended"
+    counted = [state.wait_ms or 0 for state in states if state.unit is not Unit.CONCURRENT_REQUESTS]
+    if not counted:
+        return Remedy(way=Way.WAIT, text=f"The same request {ends}")
+    wait_ms = max(counted)
+    at_us = known.decided_at_us + wait_ms * 1_000
+    when = figures.time(at_us, known.zone(_denying(known.decision)[0].policy))
+    text = f"The same request {figures.span(wait_ms)} later, at {when}, if nobody else uses the room"
+    if len(counted) < len(states):
+        text = f"{text}, and {ends}"
+    return Remedy(way=Way.WAIT, text=text, at_us=at_us)
 
 
 def _smaller(decision: Decision, states: list[LimitState]) -> tuple[Remedy, ...]:
     """A lower output ceiling, or less input, where that is enough for every limit that denied."""
     if states and all(state.unit is Unit.INPUT_TOKENS for state in states):
         most = min(map(_available, states))
-        return (_less_input(most),) if most > 0 else ()
+        return (_less_input(most, min(map(_left, states))),) if most > 0 else ()
     request = decision.request
     if request is None or request.max_output_tokens is None or not states:
         return ()
     if not all(state.unit in _INPUT_OF for state in states):
         return ()
-    room = min(_available(state) - _INPUT_OF[state.unit](decision) for state in states)
-    ceiling = room // max(1, request.choices)
-    return (_less_output(ceiling),) if 0 < ceiling < decision.tokens.max_output else ()
+    ceiling, then = (
+        min(room(state) - _INPUT_OF[state.unit](decision) for state in states) // max(1, request.choices)
+        for room in (_available, _left)
+    )
+    return (_less_output(ceiling, then),) if 0 < ceiling < decision.tokens.max_output else ()
 
 
 def _available(state: LimitState) -> int:
     """What there was for this request then; of one that never fits, all that there ever is."""
-    return state.limit if state.wait_ms is None else state.remaining + state.reserved
+    return state.limit if state.wait_ms is None else _left(state)
 
 
-def _less_output(ceiling: int) -> Remedy:
-    text = f"An output limit (max_tokens) of at most {ceiling:,}"
+def _left(state: LimitState) -> int:
+    return state.remaining + state.reserved
+
+
+def _less_output(ceiling: int, then: int | None = None) -> Remedy:
+    text = f"An output limit (max_tokens) of at most {ceiling:,}{_just_then(ceiling, then)}"
     return Remedy(way=Way.LESS_OUTPUT, text=text, max_output_tokens=ceiling)
 
 
-def _less_input(most: int) -> Remedy:
-    text = f"A shorter input, of at most {figures.counted(most, 'token')}"
+def _less_input(most: int, then: int | None = None) -> Remedy:
+    text = f"A shorter input, of at most {figures.counted(most, 'token')}{_just_then(most, then)}"
     return Remedy(way=Way.LESS_INPUT, text=text, max_input_tokens=most)
+
+
+def _just_then(ever: int, then: int | None) -> str:
+    """What others left of all that there ever is, where that is less."""
+    if then is None or then >= ever:
+        return ""
+    return (
+        f"; just then, of at most {then:,}" if then > 0 else ", once there is room: just then there was none"
+    )
 
 
 def _smaller_or_room(known: Source) -> tuple[Remedy, ...]:
