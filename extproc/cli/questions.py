@@ -95,7 +95,7 @@ Team = Annotated[str, typer.Option(help="Of this team.")]
 User = Annotated[str, typer.Option(help="Of this user.")]
 Key = Annotated[str, typer.Option(help="With this ApiKey object, by its name.")]
 Identity = Annotated[str, typer.Option(help="Of this identity, by its id.")]
-Model = Annotated[str, typer.Option(help="For this model, as it was asked for.")]
+Model = Annotated[str, typer.Option(help="For this model, as it went upstream.")]
 Provider = Annotated[str, typer.Option(help="At this provider, such as openai.")]
 Operation = Annotated[str, typer.Option(help="Of this operation, such as chat.")]
 Policy = Annotated[str, typer.Option(help="Decided by this policy, Kind/name.")]
@@ -160,10 +160,11 @@ def decisions(
 ) -> None:
     """List decisions, newest first."""
     with doors():
-        _one_form(as_json=as_json, as_csv=as_csv)
+        one_form(as_json=as_json, as_csv=as_csv)
+        since_us, until_us = period(since, until, zone)
         only = DecisionFilter(
-            **_period(since, until, zone), **_effects(denied=denied, would_deny=would_deny), team=team,
-            user=user, key=key, identity=identity, model=model.lower(), provider=provider,
+            since_us=since_us, until_us=until_us, **_effects(denied=denied, would_deny=would_deny), team=team,
+            user=user, key=key, identity=identity, model=model, provider=provider,
             operation=operation, policy=policy, reason=reason or "",
         )  # fmt: skip
         place = Place(ledger=ledger, state=state, admin=admin, admin_token=admin_token)
@@ -202,10 +203,11 @@ def usage(
 ) -> None:
     """Sum up requests, tokens and cost."""
     with doors():
-        _one_form(as_json=as_json, as_csv=as_csv)
+        one_form(as_json=as_json, as_csv=as_csv)
+        since_us, until_us = period(since, until, zone)
         only = DecisionFilter(
-            **_period(since, until, zone), **_effects(denied=denied, would_deny=would_deny), team=team,
-            user=user, key=key, identity=identity, model=model.lower(), provider=provider,
+            since_us=since_us, until_us=until_us, **_effects(denied=denied, would_deny=would_deny), team=team,
+            user=user, key=key, identity=identity, model=model, provider=provider,
             operation=operation, policy=policy, reason=reason or "",
         )  # fmt: skip
         groups = tuple(part.strip() for part in by.split(",") if part.strip())
@@ -261,10 +263,13 @@ async def _ask(place: Place, question: Callable[[Asked], Awaitable[T]]) -> T:
         reader.close()
 
 
-def _period(since: str, until: str, zone: str) -> dict[str, Any]:
+def period(since: str, until: str, zone: str) -> tuple[int | None, int | None]:
+    """`since_us` and `until_us`; None for one that is not given. Raises `QuestionInvalid`."""
     now_us, clock = time.time_ns() // 1_000, times.zone(zone)
-    said = {"since_us": since, "until_us": until}
-    return {name: times.moment_us(value, now_us=now_us, zone=clock) for name, value in said.items() if value}
+    first_us, last_us = (
+        times.moment_us(said, now_us=now_us, zone=clock) if said else None for said in (since, until)
+    )
+    return first_us, last_us
 
 
 def _effects(*, denied: bool, would_deny: bool) -> dict[str, Any]:
@@ -276,7 +281,8 @@ def _effects(*, denied: bool, would_deny: bool) -> dict[str, Any]:
     }
 
 
-def _one_form(*, as_json: bool, as_csv: bool) -> None:
+def one_form(*, as_json: bool, as_csv: bool) -> None:
+    """Raises `QuestionInvalid` for two forms at once."""
     if as_json and as_csv:
         raise QuestionInvalid("--json and --csv: the answer has one form")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -22,10 +21,12 @@ from extproc.cli.questions import (
     Until,
     User,
     Zone,
+    one_form,
+    period,
 )
 from extproc.cli.rehearsing import Vocabularies, instruments
 from extproc.decision import Decision
-from extproc.errors import QuestionInvalid, SettingsInvalid
+from extproc.errors import SettingsInvalid
 from extproc.ledger.opening import open_book
 from extproc.policy import policyset
 from extproc.questions import times
@@ -65,17 +66,13 @@ def replay(
     """
     wanted = {"team": team, "user": user, "key": key, "model": model.lower(), "provider": provider}
     with doors():
-        if as_json and as_csv:
-            raise QuestionInvalid("--json and --csv: the answer has one form")
+        one_form(as_json=as_json, as_csv=as_csv)
         url = Settings(policies=policies, ledger=ledger, state=state).ledger_url
         if not url:
             raise SettingsInvalid(
                 "there is no ledger to replay: set --ledger (EXTPROC_LEDGER) or --state (EXTPROC_STATE)"
             )
-        now_us, clock = time.time_ns() // 1_000, times.zone(zone)
-        since_us, until_us = (
-            times.moment_us(said, now_us=now_us, zone=clock) if said else None for said in (since, until)
-        )
+        since_us, until_us = period(since, until, zone)
         candidate = policyset.load(policies)
         book = open_book(url)
         try:
@@ -95,7 +92,7 @@ def replay(
     elif as_csv:
         typer.echo(report.as_csv(found), nl=False)
     else:
-        for line in report.lines(found, clock):
+        for line in report.lines(found, times.zone(zone)):
             typer.echo(line)
 
 
@@ -105,7 +102,7 @@ def _is_wanted(decision: Decision, wanted: dict[str, str]) -> bool:
         "team": identity.team,
         "user": identity.user,
         "key": identity.key,
-        "model": request.model if request else "",
+        "model": decision.upstream_model,
         "provider": request.provider if request else "",
     }
     return all(has[name] == value for name, value in wanted.items() if value)

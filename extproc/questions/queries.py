@@ -122,7 +122,7 @@ def where(only: DecisionFilter) -> tuple[str, Row]:
     """The filter as a condition on `decisions AS d`, both ends of time included. Raises `QuestionInvalid`."""
     if only.enforced_effect not in _EFFECT:
         raise QuestionInvalid(f"enforced_effect is {' or '.join(filter(None, _EFFECT))}")
-    asked = {name: column(getattr(only, name)) for name in COLUMN_OF if getattr(only, name)}
+    asked = {name: column(_spelled(name, getattr(only, name))) for name in COLUMN_OF if getattr(only, name)}
     conditions = [
         "d.occurred_at_us >= ? AND d.occurred_at_us < ?",
         _EFFECT[only.enforced_effect],
@@ -130,6 +130,11 @@ def where(only: DecisionFilter) -> tuple[str, Row]:
         *(f"{COLUMN_OF[name]} = ?" for name in asked),
     ]
     return " AND ".join(filter(None, conditions)), (*span_us(only), *asked.values())
+
+
+def _spelled(name: str, value: str) -> str:
+    """As it is on record: names of models in lower case."""
+    return value.lower() if name == "model" else value
 
 
 def span_us(only: DecisionFilter) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from typing import Final
 
 from extproc.errors import QuestionInvalid
 from extproc.ledger.book import Reading, Row
-from extproc.policy import calendar
+from extproc.questions import times
 from extproc.questions.base import COLUMNS, GROUPS, PERIODS, DecisionFilter, UsageQuery, UsageRow, UsageTable
 from extproc.questions.queries import COLUMN_OF, LAST_USAGE, is_about_decisions, span_us, where
 
@@ -84,9 +84,7 @@ def usage(reading: Reading, query: UsageQuery) -> UsageTable:
 
 
 def _checked(query: UsageQuery) -> tzinfo:
-    zone = calendar.zone(query.zone)
-    if zone is None:
-        raise QuestionInvalid("there is no such time zone; write its IANA name, such as Europe/Berlin")
+    zone = times.zone(query.zone)
     if len(set(query.by)) < len(query.by) or not set(query.by) <= set(GROUPS):
         raise QuestionInvalid(f"usage is grouped by any of {', '.join(GROUPS)}, each once")
     return zone

@@ -289,7 +289,7 @@ async def test_decisions_are_found_by_everything_that_a_filter_names(url: str) -
         assert await names(reader, policy="RateLimit/team-tokens") == ["2"]
         assert await names(reader, team="ops") == await names(reader, user="bob@x") == ["4"]
         assert await names(reader, key="bobs-key") == await names(reader, identity="bob") == ["4"]
-        assert await names(reader, provider="anthropic") == await names(reader, model="claude") == ["5"]
+        assert await names(reader, provider="anthropic") == await names(reader, model="Claude") == ["5"]
         assert await names(reader, operation="messages") == ["5"]
         assert await names(reader, identity="demo", team="ops") == []
         assert await names(reader, team="' OR 1 = 1 --\0") == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -240,21 +241,26 @@ def test_what_a_cap_lowered_is_known_only_up_to_what_it_left(tmp_path: Path) -> 
 # --- from a ledger
 
 
-@pytest.fixture
-def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The ledger of more requests than a page has."""
-    monkeypatch.setattr(recorded, "_PAGE", 20)
+def written(path: Path, found: Sequence[Recording]) -> str:
+    """A ledger of these, as its URL."""
     place = Place(instance="one", scope="one", deadline_us=3_600_000_000)
-    url = f"sqlite:{tmp_path / 'ledger.sqlite'}"
     pages = Pages()
-    for recording in run(folder(tmp_path / "then"), [Sent(1, 0, model="o1"), *[Sent(1, 0)] * 44]):
+    for recording in found:
         assert recording.settlement is not None
         pages.add([recording.decision, recording.settlement], place, 0)
+    url = f"sqlite:{path / 'ledger.sqlite'}"
     book = open_book(url)
     with book.transaction() as transaction:
         tables.write(transaction, pages, place, 0)
     book.close()
     return url
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The ledger of more requests than a page has."""
+    monkeypatch.setattr(recorded, "_PAGE", 20)
+    return written(tmp_path, run(folder(tmp_path / "then"), [Sent(1, 0, model="o1"), *[Sent(1, 0)] * 44]))
 
 
 def test_a_ledger_is_read_page_by_page_in_the_order_of_time(ledger: str) -> None:
@@ -283,6 +289,18 @@ def test_the_command_prints_who_would_be_denied(ledger: str, tmp_path: Path) -> 
     assert "45 decisions replayed, 44 unchanged, 1 changed" in plain.stdout
     assert json.loads(as_json.stdout)["changes"]["newly_denied"] == 1
     assert json.loads(as_json.stdout)["replayed"] == 1
+
+
+def test_the_command_chooses_by_the_model_that_went_upstream_as_lists_do(tmp_path: Path) -> None:
+    then = folder(tmp_path / "then", TIGHT[4])
+    found = run(then, [Sent(1, 0, model="gpt-5", output_tokens=100)] * 15)
+    led = [each for each in found if each.decision.target_model]
+    arguments = ["replay", "--policies", str(tmp_path / "then"), "--ledger", written(tmp_path, found)]
+
+    result = CliRunner().invoke(app, [*arguments, "--json", "--model", "GPT-4o-mini"])
+
+    assert 0 < len(led) < len(found)
+    assert json.loads(result.stdout)["replayed"] == len(led)
 
 
 def test_no_name_that_a_caller_chose_is_a_formula_or_steers_a_terminal(
