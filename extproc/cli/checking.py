@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from extproc.cli.printing import NOT_RIGHT, AsJson, PolicyFolderArgument, fail, print_json
+from extproc.cli.printing import NOT_RIGHT, AsJson, PolicyFolderArgument, fail, print_json, say
 from extproc.errors import PolicyFolderInvalid, Problem
 from extproc.policy import policyset
 from extproc.policy.difference import Difference, diff
@@ -46,7 +46,7 @@ def check(
     else:
         _tell(folder, loaded, warnings)
         if change is not None:
-            typer.echo(f"against {against}: {change}")
+            say(f"against {against}: {change}")
     if not is_ok:
         raise typer.Exit(NOT_RIGHT)
 
@@ -55,16 +55,16 @@ def _refuse(invalid: PolicyFolderInvalid, *, as_json: bool) -> NoReturn:
     if as_json:
         print_json({"ok": False, "problems": _listed(invalid.problems)})
     else:
-        typer.echo(str(invalid), err=True)
+        say(str(invalid), err=True)
     raise typer.Exit(NOT_RIGHT) from None
 
 
 def _tell(folder: Path, loaded: PolicySet, warnings: tuple[Problem, ...]) -> None:
     kinds = ", ".join(f"{count} {kind}" for kind, count in _kinds(loaded).items())
-    typer.echo(f"{folder}: {len(loaded.objects)} objects, revision {loaded.revision}")
-    typer.echo(f"  {kinds}")
+    say(f"{folder}: {len(loaded.objects)} objects, revision {loaded.revision}")
+    say(f"  {kinds}")
     for warning in warnings:
-        typer.echo(f"{warning.file}:{warning.line}:{warning.column}: warning: {warning.message}", err=True)
+        say(f"{warning.file}:{warning.line}:{warning.column}: warning: {warning.message}", err=True)
 
 
 def _as_json(loaded: PolicySet, change: Difference | None, warnings: tuple[Problem, ...]) -> dict[str, Any]:

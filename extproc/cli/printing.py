@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from extproc.errors import AIPolicyError, PolicyFolderInvalid
-from extproc.questions.screen import as_json
+from extproc.questions.screen import as_json, clean
 
 NOT_RIGHT = 1
 UNUSABLE = 2
@@ -45,8 +45,14 @@ def doors() -> Iterator[None]:
 
 def fail(message: str) -> NoReturn:
     """Say why the command cannot be done, and exit with 2."""
-    typer.echo(f"extproc: {message}", err=True)
+    say(f"extproc: {message}", err=True)
     sys.exit(UNUSABLE)
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines that hold what others wrote: a terminal does nothing with them but show them."""
+    for line in text.split("\n"):
+        typer.echo(clean(line), err=err)
 
 
 def print_json(value: Any) -> None:

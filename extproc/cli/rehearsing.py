@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from extproc.cli.printing import NOT_RIGHT, AsJson, PolicyFolderArgument, doors, print_json
+from extproc.cli.printing import NOT_RIGHT, AsJson, PolicyFolderArgument, doors, print_json, say
 from extproc.errors import VocabularyMissing
 from extproc.measure import vocab as vocabularies
 from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
 from extproc.policy import policyset
+from extproc.questions.screen import clean
 from extproc.rehearsal import cases, trial
 from extproc.rehearsal.stage import Instruments
 from extproc.rehearsal.trial import Trial
@@ -69,24 +70,24 @@ def instruments(vocab: Path | None) -> Instruments:
 
 def _print(folder: Path, trials: list[Trial], silent: list[str]) -> None:
     for each in trials:
-        typer.echo(f"{'ok' if each.is_ok else 'FAILED':6}  {each.case.name}")
+        say(f"{'ok' if each.is_ok else 'FAILED':6}  {clean(each.case.name)}")
         if not each.is_ok:
             _print_failed(each)
     if not trials:
-        typer.echo(f"no test was found in {folder / cases.FOLDER}")
+        say(f"no test was found in {folder / cases.FOLDER}")
         return
     outcome = Counter(each.is_ok for each in trials)
-    typer.echo(f"{len(trials)} tests, {outcome[False]} failed")
+    say(f"{len(trials)} tests, {outcome[False]} failed")
     if silent:
-        typer.echo(f"said nothing in any test: {', '.join(silent)}")
+        say(f"said nothing in any test: {', '.join(silent)}")
 
 
 def _print_failed(failed: Trial) -> None:
-    typer.echo(f"        {failed.case.file}:{failed.case.line}")
+    say(f"        {failed.case.file}:{failed.case.line}")
     for mismatch in failed.mismatches:
-        typer.echo(f"        {mismatch}")
+        say(f"        {mismatch}")
     for line in trial.spoken(failed.case, failed.decision):
-        typer.echo(f"          {line.policy}: {line.line}")
+        say(f"          {line.policy}: {line.line}")
 
 
 def _as_json(each: Trial) -> dict[str, Any]:

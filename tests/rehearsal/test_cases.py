@@ -287,6 +287,21 @@ def test_the_command_prints_every_test_and_why_one_failed(folder: Path) -> None:
     assert "said nothing in any test: " not in result.stdout
 
 
+@pytest.mark.parametrize(
+    "expect", ["{effect: allow}", "{effect: deny}", '{message: "\\e[32m"}', '{by: "RateLimit/\\e[32m"}']
+)
+def test_what_a_file_says_is_printed_and_does_nothing_to_a_terminal(folder: Path, expect: str) -> None:
+    (folder / "tests" / "\x1b[31m.yaml").write_text(
+        f'- {{name: "\\e]0;x\\a\\nok\\u202e", request: {CHAT}, expect: {expect}}}'
+    )
+
+    result = CliRunner().invoke(app, ["test", str(folder)], color=True)
+
+    lines = result.output.splitlines()
+    assert all(line.isprintable() for line in lines), result.output
+    assert not any(line.startswith("ok\\") for line in lines)
+
+
 def test_the_command_names_policies_that_no_test_made_speak(folder: Path) -> None:
     (folder / "tests" / "one.yaml").write_text(
         f"- {{name: right, request: {CHAT}, expect: {{effect: allow}}}}"
