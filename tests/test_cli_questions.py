@@ -224,6 +224,44 @@ def test_nobody_at_the_admin_port_is_2_and_says_what_else_to_ask() -> None:
     assert "no sidecar answers at 127.0.0.1:1" in said.stderr
 
 
+async def test_a_sidecar_without_a_ledger_says_so_whatever_is_asked(tmp_path: Path) -> None:
+    settings = Settings(policies=tmp_path, admin_port=0)
+    listener = admin.listen(settings)
+    server = AdminServer(settings, Questions(ledger=None, clock_ns=lambda: 1).routes())
+    serving = asyncio.ensure_future(server.serve(listener))
+    port = str(listener.getsockname()[1])
+
+    answers = [
+        await asyncio.to_thread(run, *command, EXTPROC_ADMIN_PORT=port)
+        for command in (("explain", DENIED), ("decisions",), ("usage",))
+    ]
+    server.stop()
+    await serving
+
+    assert {answer.exit_code for answer in answers} == {2}
+    assert {answer.stderr for answer in answers} == {
+        f"extproc: the sidecar at 127.0.0.1:{port} says: there is no ledger; set --ledger or --state\n"
+    }
+
+
+async def test_another_server_is_not_taken_for_a_sidecar_without_the_decision(tmp_path: Path) -> None:
+    settings = Settings(policies=tmp_path, admin_port=0)
+    listener = admin.listen(settings)
+    server = AdminServer(settings, [])  # it answers 404 to all of these
+    serving = asyncio.ensure_future(server.serve(listener))
+    port = str(listener.getsockname()[1])
+
+    answers = [
+        await asyncio.to_thread(run, *command, EXTPROC_ADMIN_PORT=port)
+        for command in (("explain", DENIED), ("decisions",), ("usage",))
+    ]
+    server.stop()
+    await serving
+
+    assert {answer.exit_code for answer in answers} == {2}
+    assert {"is no admin port of a sidecar" in answer.stderr for answer in answers} == {True}
+
+
 def test_the_variable_names_the_admin_port() -> None:
     assert "127.0.0.1:1 " in run("usage", EXTPROC_ADMIN_PORT="1").stderr
     assert run("usage", EXTPROC_ADMIN_PORT="no").stderr.startswith("extproc: EXTPROC_ADMIN_PORT is 'no'")

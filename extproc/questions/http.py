@@ -41,7 +41,7 @@ class Questions:
         """The paths, all of them to read."""
         return [
             Route("/decisions", _answering(self.ledger, self._decisions)),
-            Route("/decisions/{decision_id}", _answering(self.ledger, self._decision)),
+            Route("/decisions/{decision_id:path}", _answering(self.ledger, self._decision)),
             Route("/usage", _answering(self.ledger, self._usage)),
         ]
 

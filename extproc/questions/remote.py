@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from extproc.errors import LedgerUnavailable, QuestionInvalid, SettingsInvalid
 from extproc.questions.base import DecisionFilter, DecisionPage, UsageQuery, UsageTable
 from extproc.questions.explained import Explanation
+from extproc.questions.http import NO_DECISION
 from extproc.questions.shapes import read
 
 # A sum over a month may take this long.
@@ -73,9 +74,20 @@ class RemoteLedger:
             ) from error
         finally:
             connection.close()
-        if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-            raise _refused(answer.status, content)
-        return answer.status, content
+        # Any server has paths that it does not know; this one says what it does not know.
+        if answer.status == HTTPStatus.OK or _problem(content) == NO_DECISION:
+            return answer.status, content
+        raise self._refused(answer.status, content)
+
+    def _refused(self, status: int, content: bytes) -> Exception:
+        said, place = _problem(content), f"{self._parts.hostname}:{self._port}"
+        if not said:
+            return LedgerUnavailable(
+                f"what answers at {place} ({status}) is no admin port of a sidecar; --admin names another one"
+            )
+        if status == HTTPStatus.BAD_REQUEST:
+            return QuestionInvalid(said)
+        return LedgerUnavailable(f"the sidecar at {place} says: {said}")
 
 
 def _given(only: DecisionFilter) -> dict[str, str]:
@@ -86,11 +98,9 @@ def _written(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _refused(status: int, content: bytes) -> Exception:
+def _problem(content: bytes) -> str:
+    """What the admin port says is wrong; empty: these are no words of its."""
     try:
-        said = str(json.loads(content)["error"])
+        return str(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError):
-        said = f"the admin port answered {status}"
-    if status == HTTPStatus.BAD_REQUEST:
-        return QuestionInvalid(said)
-    return LedgerUnavailable(said)
+        return ""

@@ -27,5 +27,7 @@ def read(kind: type[T], content: bytes) -> T:
         answer: T = adapter.validate_json(content)
     except ValidationError:
         # Its words repeat what was read.
-        raise LedgerUnavailable(f"the answer is no {kind.__name__} of this release") from None
+        raise LedgerUnavailable(
+            f"the answer is no {kind.__name__} of this release: is it another release, or no sidecar?"
+        ) from None
     return answer
