@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from extproc.errors import SettingsInvalid
-from extproc.telemetry import otlp
+from extproc.telemetry import Metrics, otlp
 from extproc.telemetry.otlp import Signal
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
@@ -99,3 +99,30 @@ def test_the_resource_is_as_the_variables_say_but_each_process_is_an_instance(
     assert theirs["deployment.environment.name"] == "x"
     assert theirs["service.version"] == "1"
     assert theirs["service.instance.id"] == "host:worker-0"
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "some"),
+    ],
+)
+def test_a_variable_that_makes_no_sense_is_said(
+    variable: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv(variable, said)
+
+    with pytest.raises(SettingsInvalid, match="OTEL_"):
+        Metrics(version="1", instance_id="x")
+
+
+def test_what_the_sdk_says_of_a_variable_is_told_without_passwords() -> None:
+    with pytest.raises(SettingsInvalid) as raised, otlp.understood():
+        raise ValueError("no port in http://me:canary@collector:x")
+
+    assert "collector" in str(raised.value)
+    assert "canary" not in str(raised.value)

@@ -236,14 +236,23 @@ def test_a_password_in_an_endpoint_is_in_no_line(
     assert "pa55word" not in repr(lines(caplog))
 
 
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "plenty"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "9" * 30),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "9" * 5_000),
+        ("OTEL_BSP_SCHEDULE_DELAY", "99999999999999"),
+    ],
+)
 def test_a_number_that_is_none_is_said_and_the_default_is_used(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    variable: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "plenty")
+    monkeypatch.setenv(variable, said)
     with OtlpReceiver() as receiver:
         tracing = tracing_to(receiver.endpoint, "grpc", monkeypatch)
         tracing.decided(denied(), Parent())
         tracing.close()
 
         assert figures(tracing)["exported"] == 1
-    assert [line["variable"] for line in lines(caplog)] == ["OTEL_BSP_MAX_QUEUE_SIZE"]
+    assert [line["variable"] for line in lines(caplog)] == [variable]

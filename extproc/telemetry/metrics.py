@@ -68,11 +68,12 @@ class Metrics:
         self._distributions: list[Distribution] = []
         points = Points(self._distributions)
         readers: list[ScrapedReader | PushingReader] = [ScrapedReader(self._registry, points)]
-        exporter = otlp.metric_exporter()
-        if exporter is not None:
-            readers.append(PushingReader(exporter, self._distributions, self._export_failed))
-        resource = otlp.resource(version=version, instance_id=instance_id)
-        self._provider = MeterProvider(metric_readers=readers, resource=resource)
+        with otlp.understood():
+            exporter = otlp.metric_exporter()
+            if exporter is not None:
+                readers.append(PushingReader(exporter, self._distributions, self._export_failed))
+            resource = otlp.resource(version=version, instance_id=instance_id)
+            self._provider = MeterProvider(metric_readers=readers, resource=resource)
         self._meter = self._provider.get_meter("extproc", version)
         self._count()
         self._measure()

@@ -9,7 +9,8 @@ exporters themselves. Source: OpenTelemetry's specification, "Environment variab
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from importlib import import_module
 from types import MappingProxyType
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, OTELResourceDetector, Resource
 
-from extproc.errors import SettingsInvalid
+from extproc.errors import AIPolicyError, SettingsInvalid
+from extproc.telemetry.overheard import harmless
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs.export import LogRecordExporter
@@ -47,6 +49,18 @@ _PACKAGES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 _DEFAULT_PROTOCOL: Final = "grpc"
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Let the SDK read its variables. Raises `SettingsInvalid` for what it can make nothing of."""
+    try:
+        yield
+    except AIPolicyError:
+        raise
+    except Exception as error:
+        why = harmless(str(error)) or type(error).__name__
+        raise SettingsInvalid(f"a variable of OpenTelemetry (OTEL_...) makes no sense: {why}") from error
 
 
 def is_exported(signal: Signal, environ: Mapping[str, str] = os.environ) -> bool:

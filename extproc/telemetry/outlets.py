@@ -40,6 +40,7 @@ _BATCH: Final = 256
 _DELAY_MS: Final = 100
 _GRACE_S: Final = 3.0
 _LAST_S: Final = 1.0  # for whoever was given up
+_DIGITS: Final = 9  # of a number in a variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +202,12 @@ def close(outlets: Iterable[SpanOutlet | LogRecordOutlet]) -> None:
 
 def _whole_number(name: str, default: int) -> int:
     said = os.environ.get(name, "").strip()
-    if said.isdecimal() and int(said) > 0:
+    # What threads wait with has an end.
+    if said.isdecimal() and len(said) <= _DIGITS and int(said) > 0:
         return int(said)
     if said:
-        log.warning("not a whole number above 0", extra={"variable": name, "used_instead": default})
+        log.warning(
+            "not a whole number above 0, or too long a one",
+            extra={"variable": name, "used_instead": default},
+        )
     return default

@@ -22,6 +22,11 @@ _EXPORTERS: Final = (
 )
 
 
+def harmless(text: str) -> str:
+    """What the SDK says, and no password: an endpoint may carry one before its host."""
+    return re.sub(r"[^\s/]+@", "", text)[:_LONGEST_CAUSE]
+
+
 class Overheard:
     """What the exporters say in this thread inside a `with`; the last of it is the cause."""
 
@@ -69,6 +74,5 @@ def _overhear(record: logging.LogRecord) -> bool:
     overheard: Overheard | None = getattr(_thread, "overheard", None)
     if overheard is None:
         return True
-    # An endpoint may carry a password before its host.
-    overheard.cause = re.sub(r"[^\s/]+@", "", record.getMessage())[:_LONGEST_CAUSE]
+    overheard.cause = harmless(record.getMessage())
     return False

@@ -62,9 +62,16 @@ _LONGEST_NAME: Final = 100
 
 
 class Tracing:
-    """The tracer; exports by OTLP where the standard variables ask for it, else does nothing."""
+    """The tracer; exports by OTLP where the standard variables ask for it, else does nothing.
+
+    Raises `SettingsInvalid` for variables that make no sense.
+    """
 
     def __init__(self, *, instance_id: str, version: str) -> None:
+        with otlp.understood():
+            self._begin(instance_id=instance_id, version=version)
+
+    def _begin(self, *, instance_id: str, version: str) -> None:
         self._events = Events.wanted(instance_id=instance_id, version=version)
         self._outlet: SpanOutlet | None = None
         exporter = otlp.span_exporter()
