@@ -115,10 +115,10 @@ class Console:
         )
 
     async def _decisions(self, request: Request) -> Response:
-        given = dict(request.query_params)
+        given = _filled(request.query_params)
 
         async def listed(ledger: Ledger) -> DecisionPage:
-            wanted = parameters.listing(parameters_of(request), self._now_us())
+            wanted = parameters.listing(_filled(parameters_of(request)), self._now_us())
             return await ledger.decisions(wanted.only, limit=wanted.limit, after=wanted.after)
 
         told = await self._ask(listed)
@@ -127,7 +127,7 @@ class Console:
         return await self._page("decisions", told.status, told=told, form=form, given=given)
 
     async def _usage(self, request: Request) -> Response:
-        given = _usage_asked(dict(request.query_params))
+        given = _usage_asked(request.query_params)
 
         async def summed(ledger: Ledger) -> UsageTable:
             return await ledger.usage(parameters.usage(_usage_asked(parameters_of(request)), self._now_us()))
@@ -191,7 +191,13 @@ class Console:
         return self.clock_ns() // 1000
 
 
+def _filled(given: Mapping[str, str]) -> dict[str, str]:
+    """What a form says; a field that was left empty asks for nothing."""
+    return {name: text for name, text in given.items() if text}
+
+
 def _usage_asked(given: Mapping[str, str]) -> dict[str, str]:
-    """What was asked, by team and lately where it was not said."""
+    """What was asked, by team and lately where that was not left to choose."""
     has_time = given.keys() & {"since", "since_us", "until", "until_us"}
-    return {"by": "team"} | ({} if has_time else {"since": _LATELY}) | dict(given)
+    lately = {} if has_time else {"since": _LATELY}
+    return {"by": given.get("by", "team"), "zone": "UTC"} | lately | _filled(given)
