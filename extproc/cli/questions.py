@@ -18,7 +18,7 @@ from extproc.cli.printing import NOT_RIGHT, AsJson, doors
 from extproc.decision import Effect, Reason
 from extproc.errors import QuestionInvalid, SettingsInvalid
 from extproc.ledger.opening import open_book
-from extproc.questions import page, text, times
+from extproc.questions import page, parameters, text, times
 from extproc.questions.base import (
     GROUPS,
     MOST_LINES,
@@ -210,8 +210,7 @@ def usage(
             user=user, key=key, identity=identity, model=model, provider=provider,
             operation=operation, policy=policy, reason=reason or "",
         )  # fmt: skip
-        groups = tuple(part.strip() for part in by.split(",") if part.strip())
-        query = UsageQuery(by=groups, only=only, zone=zone)
+        query = UsageQuery(by=parameters.groups(by), only=only, zone=zone)
         place = Place(ledger=ledger, state=state, admin=admin, admin_token=admin_token)
         found = _answer(place, lambda asked: asked.usage(query))
     if as_json:

@@ -76,14 +76,11 @@ def decision(record: pb.DecisionRecord) -> Decision:
 
 def settlement(record: pb.UsageRecord) -> Settlement:
     """What was recorded of a decision's end."""
-    tokens = {
-        name: getattr(record.usage, name) if record.usage.HasField(name) else None for name in USAGE_FIELDS
-    }
     priced = record.HasField("nano_usd")
     return Settlement(
         decision_id=record.decision_id,
         basis=Basis(record.basis),
-        usage=Usage(**tokens),
+        usage=usage(record),
         amounts={amount.counter: amount.amount for amount in record.amounts},
         cost=Cost(record.nano_usd, record.price_revision) if priced else None,
         status=record.status,
@@ -94,6 +91,12 @@ def settlement(record: pb.UsageRecord) -> Settlement:
         first_byte_at_ns=record.first_byte_at_ns,
         ended_at_ns=record.ended_at_ns,
     )
+
+
+def usage(record: pb.UsageRecord) -> Usage:
+    """What was recorded of the tokens; what is not there was not known."""
+    known = record.usage
+    return Usage(**{name: getattr(known, name) for name in USAGE_FIELDS if known.HasField(name)})
 
 
 def change(record: pb.ChangeRecord) -> Change:

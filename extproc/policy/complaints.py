@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from extproc.pb.ai_policy.v1 import facts_pb2
+from extproc.policy.literals import VARIABLES
 from extproc.policy.suggest import did_you_mean
 
 _MESSAGES: Mapping[str, str] = MappingProxyType(
@@ -28,7 +29,6 @@ _FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         if field.message_type and field.name != "now"
     }
 )
-VARIABLES = tuple(field.name for field in facts_pb2.Facts.DESCRIPTOR.fields)
 
 # The functions and macros of CEL's standard library and of the two extensions that are on, as they are used.
 FUNCTIONS: Mapping[str, str] = MappingProxyType(

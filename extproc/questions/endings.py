@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from extproc.decision import Charge, ChargeOutcome, Decision, Effect
-from extproc.ledger.records import USAGE_FIELDS
-from extproc.model import Basis, Usage
+from extproc.ledger import restored
+from extproc.model import Basis
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
 from extproc.questions.explained import Ending, Reservation
 
@@ -41,7 +41,6 @@ def endings(decision: Decision, records: Iterable[pb.UsageRecord]) -> tuple[Endi
 
 
 def _ending(decision: Decision, record: pb.UsageRecord) -> Ending:
-    known = {name: getattr(record.usage, name) for name in USAGE_FIELDS if record.usage.HasField(name)}
     basis = Basis(record.basis)
     return Ending(
         kind=pb.UsageKind.Name(record.kind).lower(),
@@ -50,7 +49,7 @@ def _ending(decision: Decision, record: pb.UsageRecord) -> Ending:
         basis=basis,
         basis_in_words=_BASES[basis],
         is_provisional=record.provisional,
-        usage=Usage(**known),
+        usage=restored.usage(record),
         nano_usd=record.nano_usd if record.HasField("nano_usd") else None,
         price_revision=record.price_revision,
         status=record.status,
@@ -73,13 +72,14 @@ def _between_ms(begin_ns: int, end_ns: int) -> int | None:
 
 def reservations(decision: Decision, records: Iterable[pb.UsageRecord]) -> tuple[Reservation, ...]:
     """What each limit set aside, and what the last ending charges it."""
+    if decision.enforced_effect is Effect.DENY:
+        # It took nothing: its arithmetic says all.
+        return ()
     last = max(records, key=lambda record: record.sequence, default=None)
     amounts = {each.counter: each.amount for each in last.amounts} if last else {}
-    is_denied = decision.enforced_effect is Effect.DENY
-    answered = [_answered(outcome, amounts) for outcome in decision.outcomes]
-    uncounted = [_uncounted(charge, amounts) for charge in decision.uncounted]
-    # A denied request took nothing: its arithmetic says all.
-    return () if is_denied else (*answered, *uncounted)
+    answered = (_answered(outcome, amounts) for outcome in decision.outcomes)
+    uncounted = (_uncounted(charge, amounts) for charge in decision.uncounted)
+    return (*answered, *uncounted)
 
 
 def _answered(outcome: ChargeOutcome, amounts: Mapping[str, int]) -> Reservation:

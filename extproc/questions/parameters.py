@@ -41,10 +41,15 @@ def usage(given: Mapping[str, str], now_us: int) -> UsageQuery:
     """`/usage?...`. Raises `QuestionInvalid` for what it does not know."""
     _check(given, (*_FILTER, "by"))
     return UsageQuery(
-        by=tuple(part.strip() for part in given.get("by", "").split(",") if part.strip()),
+        by=groups(given.get("by", "")),
         only=_filter(given, now_us),
         zone=given.get("zone", "UTC"),
     )
+
+
+def groups(text: str) -> tuple[str, ...]:
+    """What usage is grouped by: names with commas between."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _check(given: Mapping[str, str], known: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from types import MappingProxyType
@@ -46,7 +47,6 @@ from extproc.session.session import Session
 from extproc.session.transitions import State
 from extproc.settings import INLINE_BODY_BYTES
 
-_TOO_LARGE: Final = 413
 # A lease is over when its answer is, not at the microsecond of it.
 _A_MOMENT_US: Final = 1_000_000
 
@@ -136,9 +136,7 @@ class Again:
             trace=then.trace,
         )
 
-        async def do(action: Action) -> Event | None:
-            return await self._do(action, course)
-
+        do = partial(self._do, course)
         await play(session, RequestHeaders(at_ns=then.decided_at_ns, head=head), do)
         if session.state is State.AWAITING_BODY:
             await play(session, RequestBody(at_ns=then.decided_at_ns, body=b""), do)
@@ -155,7 +153,7 @@ class Again:
             return None, showing(self._policies, then.head, then.identity.key)
         return (then.identity if then.identity.authenticated else None), then.head
 
-    async def _do(self, action: Action, course: _Course) -> Event | None:
+    async def _do(self, course: _Course, action: Action) -> Event | None:
         at_ns = course.then.decided_at_ns
         match action:
             case Understand():
@@ -176,7 +174,7 @@ class Again:
             raise Doubt(doubts.OTHER_FORMAT)
         if request.body_bytes > action.max_body_bytes:
             refused = RequestRefused(
-                status=_TOO_LARGE,
+                status=413,
                 code=Reason.BODY_TOO_LARGE,
                 message=f"The request body is larger than {action.max_body_bytes} bytes.",
             )

@@ -21,8 +21,6 @@ from extproc.session.events import Rewritten
 
 # Whoever sends them a budget of thinking is answered 400.
 _WITHOUT_BUDGETS: Final = frozenset({"openai", "azure.ai.openai"})
-_TOO_LARGE: Final = 413
-_TOO_MANY: Final = 429
 
 
 def rewritten(action: Rewrite, then: Decision) -> Rewritten:
@@ -63,13 +61,13 @@ def _doubt_ceiling(action: Rewrite, request: AIRequest) -> None:
 def _refused(action: Rewrite, then: Decision) -> Rewritten:
     if action.max_output_tokens is None:
         refused = RequestRefused(
-            status=_TOO_MANY,
+            status=429,
             code=Reason.CAP_REACHED,
             message="This request must go to another model, and cannot.",
         )
     else:
         refused = RequestRefused(
-            status=_TOO_LARGE,
+            status=413,
             code=Reason.REQUEST_EXCEEDS_LIMIT,
             message="The output of this request must be limited, and cannot be.",
         )
