@@ -67,12 +67,21 @@ def test_every_alert_tells_a_person_what_it_is_and_what_to_do() -> None:
         assert "{{" in rule["annotations"]["summary"], name
 
 
-def test_the_dashboard_asks_the_data_source_that_is_provisioned() -> None:
+def test_the_dashboard_asks_whichever_prometheus_is_chosen_and_the_provisioned_one_by_default() -> None:
     text = (ROOT / "monitoring/grafana/datasources/prometheus.yaml").read_text()
     (source,) = yaml.safe_load(text)["datasources"]
+    (chosen,) = DASHBOARD["templating"]["list"]
     asked_of = {target["datasource"]["uid"] for panel in PANELS.values() for target in panel["targets"]}
+    asked_of |= {panel["datasource"]["uid"] for panel in PANELS.values()}
 
-    assert asked_of == {source["uid"]}
+    # A uid of its own would find no data in a Grafana that somebody runs already.
+    assert asked_of == {f"${{{chosen['name']}}}"}
+    assert (chosen["type"], chosen["query"], chosen["current"]["value"]) == (
+        "datasource",
+        source["type"],
+        "default",
+    )
+    assert source["isDefault"]
     assert len(PANELS) == len([panel for panel in DASHBOARD["panels"] if panel["type"] != "row"])
 
 
