@@ -126,7 +126,11 @@ _SENTENCES: Mapping[str, Callable[[Any], str]] = MappingProxyType(
         "less_than_equal": lambda error: f"must be at most {error['ctx']['le']}",
         "string_too_short": lambda _: "must not be empty",
         "string_too_long": lambda error: f"must have at most {error['ctx']['max_length']} characters",
-        "json_invalid": lambda _: "holds a character that is none, such as half of a surrogate pair",
+        "json_invalid": lambda error: (
+            "is nested too deeply"
+            if "recursion" in error["ctx"]["error"]
+            else "holds a character that is none, such as half of a surrogate pair"
+        ),
     }
 )
 

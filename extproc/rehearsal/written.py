@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
@@ -19,7 +19,18 @@ def _ref(value: Any) -> PolicyRef:
     return PolicyRef(kind, name)
 
 
-Instant = Annotated[int, PlainValidator(instant_ns), WithJsonSchema({"type": "string"})]
+# Windows begin before a time and end after it, and a calendar has a first and a last year.
+_TIMES: Final = range(instant_ns("9999-01-01T00:00:00Z"))
+
+
+def _time_ns(value: Any) -> int:
+    found = instant_ns(value)
+    if found not in _TIMES:
+        raise rejected("a test takes place between the years 1970 and 9998")
+    return found
+
+
+Instant = Annotated[int, PlainValidator(_time_ns), WithJsonSchema({"type": "string"})]
 Named = Annotated[PolicyRef, PlainValidator(_ref), WithJsonSchema({"type": "string"})]
 
 

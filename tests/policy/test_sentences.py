@@ -116,6 +116,7 @@ def test_an_identity_key_may_be_one_of_the_folder(tmp_path: Path) -> None:
         ("kind: Defaults\nspec: []", "spec must be a mapping of fields"),
         ("kind: Defaults\nspec:", "spec has no value"),
         ('kind: Defaults\nspec: {description: "\\ud800"}', "a character that is none"),
+        (f"kind: Defaults\nspec: {{description: {'[' * 200}{']' * 200}}}", "nested too deeply"),
     ],
 )
 def test_what_is_wrong_around_a_spec_is_told(text: str, message: str) -> None:

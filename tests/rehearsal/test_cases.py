@@ -256,6 +256,24 @@ def test_everything_wrong_is_said_at_once_and_where_it_is(folder: Path) -> None:
     assert "UsageCap/team-day counts tokens" in found[3]
 
 
+@pytest.mark.parametrize(
+    ("now", "is_one"),
+    [
+        ("0001-01-01T00:00:00Z", False),
+        ("1970-01-01T00:00:00Z", True),
+        ("9998-12-31T23:59:59Z", True),
+        ("9999-12-31T23:59:59Z", False),
+    ],
+)
+def test_a_test_takes_place_where_a_calendar_has_time(folder: Path, *, now: str, is_one: bool) -> None:
+    test = f"- {{name: then, given: {{now: '{now}'}}, request: {CHAT}, expect: {{effect: allow}}}}"
+
+    if is_one:
+        assert one(folder, test).is_ok
+    else:
+        assert "between the years" in problems(folder, test)[0]
+
+
 def test_a_file_that_is_no_list_is_a_problem(folder: Path) -> None:
     (problem,) = problems(folder, "name: one\n")
 
