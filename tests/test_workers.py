@@ -23,13 +23,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from demo import child
+from extproc.console import templates
 from extproc.envoy_config import EnvoySettings, render_bootstrap
 from extproc.pb.ai_policy.v1 import ext_proc_pb2 as pb
 from extproc.settings import Settings, WorkerPlace, worker_addresses
 from extproc.workers import Supervisor
 from extproc.workers import supervisor as supervisor_module
 from extproc.workers.admin import WorkersAdmin
-from extproc.workers.worker import Worker
+from extproc.workers.worker import Answer, Worker
 from tests.e2e import stand_ins
 from tests.e2e.gateway import Gateway, free_ports, gateway
 from tests.servers.redis import RedisServer
@@ -215,6 +216,9 @@ def test_what_only_workers_know_is_asked_of_one(workers: Workers) -> None:
     assert said["revision"] == workers.ask("/readyz")[1]["revision"]
     assert [each["kind"] for each in said["objects"]] == ["Defaults"]
     assert workers.ask("/nowhere")[0] == 404
+    status, page = workers.ask("/")
+    assert status == 200
+    assert "This is worker-0" in page
 
 
 def test_an_edit_reaches_every_worker(workers: Workers) -> None:
@@ -518,6 +522,24 @@ def test_a_body_that_no_worker_would_read_is_not_taken_in(tmp_path: Path) -> Non
         answer = client.request("GET", "/policies", content=bytes(100_000))
 
     assert answer.status_code == 413
+
+
+def test_what_keeps_a_page_harmless_comes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(policies=tmp_path, admin_port=0)
+    supervisor = Supervisor(settings, [])
+    worker = Worker(WorkerPlace(number=0, folder=tmp_path), "unix:x.sock", [])
+    worker.is_serving = True
+    supervisor.workers = (worker,)
+    style = templates.style()
+
+    async def ask(*_: object, **__: object) -> Answer:
+        return Answer(status=200, headers=dict(style.headers), body=bytes(style.body))
+
+    monkeypatch.setattr(worker, "ask", ask)
+    with TestClient(WorkersAdmin(settings, supervisor).app, base_url="http://localhost") as client:
+        answer = client.get("/console/console.css")
+
+    assert dict(answer.headers) == dict(style.headers)
 
 
 async def test_a_worker_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
