@@ -170,15 +170,33 @@ def _smaller_or_room(known: Source) -> tuple[Remedy, ...]:
     caps = [finding for finding in _denying(known.decision) if finding.policy.kind == "RequestCap"]
     if not caps:
         return _room(known)
-    request, tokens, found = known.decision.request, known.decision.tokens, []
-    for spec in (known.spec(finding.policy) for finding in caps):
-        most_input, most_output = spec.whole("inputTokens"), spec.whole("outputTokens")
-        if most_input is not None and tokens.input > most_input:
-            found.append(_less_input(most_input))
-        choices = max(1, request.choices) if request else 1
-        if most_output is not None and tokens.max_output * choices > most_output >= choices:
-            found.append(_less_output(most_output // choices))
-    return tuple(found) or (Remedy(way=Way.REQUEST, text="A smaller request"),)
+    specs = [known.spec(finding.policy) for finding in caps]
+    request, tokens = known.decision.request, known.decision.tokens
+    choices = max(1, request.choices) if request else 1
+    inputs = [most for spec in specs if (most := spec.whole("inputTokens")) and tokens.input > most]
+    # A cap that can clamp denies for its input alone; with less than a token a choice it cannot.
+    outputs = [
+        most
+        for spec in specs
+        if (most := spec.whole("outputTokens"))
+        and tokens.max_output * choices > most
+        and not (spec.fields.get("onExceed") == "clamp" and most >= choices)
+    ]
+    ceiling = min(outputs) // choices if outputs else None
+    return (_within_caps(min(inputs, default=None), ceiling),)
+
+
+def _within_caps(most: int | None, ceiling: int | None) -> Remedy:
+    """What satisfies every cap that denied at once: one of them alone does not help."""
+    if ceiling == 0:
+        fewer = "Fewer choices" if most is None else f"{_less_input(most).text}, and fewer choices"
+        return Remedy(way=Way.REQUEST, text=fewer, max_input_tokens=most)
+    if most is not None and ceiling is not None:
+        text = f"{_less_input(most).text}, and an output limit (max_tokens) of at most {ceiling:,}"
+        return Remedy(way=Way.LESS_INPUT, text=text, max_input_tokens=most, max_output_tokens=ceiling)
+    if most is not None:
+        return _less_input(most)
+    return _less_output(ceiling) if ceiling else Remedy(way=Way.REQUEST, text="A smaller request")
 
 
 # --- what of a decision they are about

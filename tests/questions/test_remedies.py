@@ -129,3 +129,50 @@ def test_a_wait_is_told_together_with_what_must_end_first(tmp_path: Path) -> Non
     (remedy,) = told.remedies
     assert remedy.text.startswith("The same request 1 h later, at ")
     assert remedy.text.endswith(", and once one that is in flight has ended")
+
+
+@pytest.mark.parametrize(
+    ("caps", "asked", "text"),
+    [
+        (
+            ("outputTokens: 600", "outputTokens: 500"),
+            {"max_tokens": 900},
+            "An output limit (max_tokens) of at most 500",
+        ),
+        (
+            ("inputTokens: 50, outputTokens: 600",),
+            {"max_tokens": 900, "content": "word " * 200},
+            "A shorter input, of at most 50 tokens, and an output limit (max_tokens) of at most 600",
+        ),
+        (
+            ("inputTokens: 50", "outputTokens: 600"),
+            {"max_tokens": 900, "content": "word " * 200},
+            "A shorter input, of at most 50 tokens, and an output limit (max_tokens) of at most 600",
+        ),
+        (
+            ("inputTokens: 50, outputTokens: 600, onExceed: clamp",),
+            {"max_tokens": 900, "content": "word " * 200},
+            "A shorter input, of at most 50 tokens",
+        ),
+        (("outputTokens: 3",), {"max_tokens": 9, "n": 4}, "Fewer choices"),
+        (("outputTokens: 3, onExceed: clamp",), {"max_tokens": 9, "n": 4}, "Fewer choices"),
+    ],
+)
+def test_one_remedy_satisfies_all_caps_on_the_size_of_a_request(
+    tmp_path: Path, caps: Sequence[str], asked: dict[str, Any], text: str
+) -> None:
+    objects = [policy("RequestCap", f"cap-{number}", spec) for number, spec in enumerate(caps)]
+    policies, one = folder(tmp_path, *objects), Sent(after_ms=0, lasts_ms=0, max_tokens=None)
+    body = {name: value for name, value in asked.items() if name != "content"}
+    body["messages"] = [{"role": "user", "content": asked.get("content", "hi")}]
+
+    decision = ask(policies, MemoryStore(), START_NS, one, **body)
+
+    words = wording(policies.objects)
+    (remedy,) = explain(Story(decision=decision, instance="one", wording=words)).remedies
+    assert remedy.text == text
+    short = body | {"messages": [{"role": "user", "content": "hi"}]}
+    if remedy.max_output_tokens is not None:
+        short["max_tokens"] = remedy.max_output_tokens
+    passed = ask(policies, MemoryStore(), START_NS, one, **short)
+    assert passed.denial is None or "choices" in text
