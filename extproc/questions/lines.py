@@ -135,7 +135,8 @@ def _not_matched(finding: Finding, _known: Source, _limit: Arithmetic | None, te
     if finding.policy.kind == "Defaults":
         return "not needed: an AccessRule allows this request"
     about = f" for model {finding.evaluated_model!r}" if finding.evaluated_model else ""
-    false = [f"`{each.text}`" for each in terms if each.value == "false"]
+    # A term may be written in several lines; the sentence is one.
+    false = [f"`{' '.join(each.text.split())}`" for each in terms if each.value == "false"]
     if false:
         are = "is" if len(false) == 1 else "are"
         return f"is not about this request{about}: {' and '.join(false)} {are} false"

@@ -81,7 +81,7 @@ def _some(names: tuple[str, ...]) -> str:
 def _asked(asked: Asked, *, is_clamped: bool) -> Iterator[Line]:
     yield Line(f"{asked.method} {asked.host}{asked.path}", 2)
     if not asked.api:
-        yield Line("Nobody could say, or had to, what it asks for.", 2)
+        yield Line("Its body was not read, or could not be understood.", 2)
         return
     model = asked.model or "no model"
     if asked.upstream_model:

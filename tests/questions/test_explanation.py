@@ -154,6 +154,17 @@ def test_a_term_is_false_only_where_the_decision_agrees() -> None:
     assert said.wording.terms == ()
 
 
+def test_a_term_of_several_lines_is_said_in_one() -> None:
+    rule = PolicyRef("AccessRule", "r")
+    match = 'identity.team == "demo" && (\n    request.model == "a" ||\n    request.model == "b")'
+    wording = {str(rule): "effect: allow\nmatch: >-\n  " + match}
+    findings = (Finding(policy=rule, outcome=Outcome.NOT_MATCHED),)
+
+    (said,) = explain(Story(decision=allowed(findings=findings), instance="", wording=wording)).policies
+
+    assert said.line.endswith('`( request.model == "a" || request.model == "b")` is false')
+
+
 @pytest.mark.parametrize(
     ("text", "operator", "parts"),
     [
