@@ -32,7 +32,7 @@ class ChangedVerdict:
     """One decision that would be another."""
 
     decision_id: str
-    at_ns: int
+    at_us: int
     team: str
     user: str
     model: str  # that it asked for
@@ -55,8 +55,8 @@ class Replayed:
     changed: list[ChangedVerdict] = field(default_factory=list)  # the first ones
     estimated: int = 0  # would have passed and did not: what they would have come to is an estimate
     begun: tuple[PolicyRef, ...] = ()  # limits that began at zero: no record says what was used of them
-    first_at_ns: int = 0
-    last_at_ns: int = 0
+    first_at_us: int = 0
+    last_at_us: int = 0
 
 
 async def replay(
@@ -81,8 +81,8 @@ async def replay(
 
 
 def _add(found: Replayed, then: Decision, now: Decision | None, doubt: str, most: int) -> None:
-    found.first_at_ns = found.first_at_ns or then.decided_at_ns
-    found.last_at_ns = then.decided_at_ns
+    found.first_at_us = found.first_at_us or then.decided_at_ns // 1_000
+    found.last_at_us = then.decided_at_ns // 1_000
     if now is None:
         found.doubts[doubt] += 1
         return
@@ -117,7 +117,7 @@ def _changed(then: Decision, now: Decision, change: Change) -> ChangedVerdict:
     policy, why = _cause(then, now, change)
     return ChangedVerdict(
         decision_id=then.id,
-        at_ns=then.decided_at_ns,
+        at_us=then.decided_at_ns // 1_000,
         team=then.identity.team,
         user=then.identity.user,
         model=then.request.model if then.request else "",

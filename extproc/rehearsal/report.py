@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, tzinfo
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
-from extproc.questions import spreadsheet
+from extproc.questions import figures, spreadsheet
 from extproc.questions.screen import clean
 from extproc.rehearsal.replay import Change, ChangedVerdict, Replayed
 
-_NS: Final = 1_000_000_000
 _IN_WORDS: Mapping[Change, str] = MappingProxyType(
     {
         Change.NEWLY_DENIED: "newly denied",
@@ -32,8 +31,8 @@ def lines(found: Replayed, zone: tzinfo = UTC) -> Iterator[str]:
     changed = found.changes.total()
     if changed > len(found.changed):
         yield f"... and {changed - len(found.changed)} more; --limit shows them"
-    if found.first_at_ns:
-        yield f"from {_time(found.first_at_ns, zone)} to {_time(found.last_at_ns, zone)}"
+    if found.first_at_us:
+        yield f"from {figures.time(found.first_at_us, zone)} to {figures.time(found.last_at_us, zone)}"
     yield f"{found.replayed} decisions replayed, {found.unchanged} unchanged, {changed} changed"
     for change in Change:
         if found.changes[change]:
@@ -61,13 +60,11 @@ def _limits_of_knowledge(found: Replayed) -> Iterator[str]:
 
 def _verdict(verdict: ChangedVerdict, zone: tzinfo) -> Iterator[str]:
     who = "/".join(part for part in (verdict.team, verdict.user) if part) or "nobody known"
-    yield clean(f"{_time(verdict.at_ns, zone)}  {verdict.decision_id}  {who}  {verdict.model or 'no model'}")
+    yield clean(
+        f"{figures.time(verdict.at_us, zone)}  {verdict.decision_id}  {who}  {verdict.model or 'no model'}"
+    )
     by = f", by {verdict.policy}" if verdict.policy else ""
     yield clean(f"    {verdict.was} -> {verdict.would_be}{by}{': ' if verdict.why else ''}{verdict.why}")
-
-
-def _time(at_ns: int, zone: tzinfo) -> str:
-    return datetime.fromtimestamp(at_ns // _NS, zone).isoformat(sep=" ")
 
 
 def as_json(found: Replayed) -> dict[str, Any]:
@@ -83,13 +80,14 @@ def as_json(found: Replayed) -> dict[str, Any]:
         "unknown": dict(found.doubts.most_common()),
         "estimated": found.estimated,
         "counted_from_nothing": [str(ref) for ref in found.begun],
-        "first_at_ns": found.first_at_ns,
-        "last_at_ns": found.last_at_ns,
+        "first_at_us": found.first_at_us,
+        "last_at_us": found.last_at_us,
         "changed": [asdict(verdict) for verdict in found.changed],
     }
 
 
 def as_csv(found: Replayed) -> str:
     """The changed verdicts, a row each."""
-    rows = (asdict(verdict).values() for verdict in found.changed)
-    return spreadsheet.written(ChangedVerdict.__dataclass_fields__, rows)
+    rows = (asdict(verdict) | {"at_us": figures.instant(verdict.at_us)} for verdict in found.changed)
+    names = ["at" if name == "at_us" else name for name in ChangedVerdict.__dataclass_fields__]
+    return spreadsheet.written(names, (row.values() for row in rows))

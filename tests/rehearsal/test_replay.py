@@ -20,7 +20,7 @@ from extproc.ledger.pages import Pages, Place
 from extproc.rehearsal import recorded, report
 from extproc.rehearsal.again import Again
 from extproc.rehearsal.recorded import Recording, recordings
-from extproc.rehearsal.replay import Change, replay
+from extproc.rehearsal.replay import Change, ChangedVerdict, Replayed, replay
 from extproc.rehearsal.stage import Instruments
 from tests.rehearsal.streams import STREAMS, TIGHT, Sent, folder, policy, replayed, run
 
@@ -289,6 +289,24 @@ def test_the_command_prints_who_would_be_denied(ledger: str, tmp_path: Path) -> 
     assert "45 decisions replayed, 44 unchanged, 1 changed" in plain.stdout
     assert json.loads(as_json.stdout)["changes"]["newly_denied"] == 1
     assert json.loads(as_json.stdout)["replayed"] == 1
+
+
+def test_times_are_told_as_lists_tell_them_and_fit_any_json_reader(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = Replayed(first_at_us=1_767_268_800_000_000, last_at_us=1_767_268_800_000_000)
+    found.changed.append(
+        ChangedVerdict(
+            decision_id="d", at_us=1_767_268_800_000_000, team="", user="", model="",
+            change=Change.NEWLY_DENIED, was="allowed", would_be="403", policy="", why="",
+        )
+    )  # fmt: skip
+
+    print_json(report.as_json(found))
+
+    assert json.loads(capsys.readouterr().out)["changed"][0]["at_us"] < 2**53
+    assert report.as_csv(found).splitlines()[1].startswith("d,2026-01-01T12:00:00.000Z,")
+    assert next(report.lines(found)).startswith("2026-01-01T12:00:00Z  d  ")
 
 
 def test_the_command_chooses_by_the_model_that_went_upstream_as_lists_do(tmp_path: Path) -> None:
