@@ -192,6 +192,14 @@ def test_a_password_in_a_ledgers_url_is_never_said() -> None:
     assert "canary-7" not in said.output
 
 
+@pytest.mark.parametrize("command", ["decisions", "usage"])
+def test_times_in_the_wrong_order_are_refused_and_not_summed_up_to_nothing(command: str, ledger: str) -> None:
+    said = run(command, "--ledger", ledger, "--since", "7d", "--until", "30d")
+
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert "--since is after --until" in said.stderr
+
+
 # --- a sidecar
 
 
