@@ -40,6 +40,11 @@ class Formula:
             return self.need is not None
         return all(operand.is_sure for operand in self.operands)
 
+    @property
+    def leaves(self) -> int:
+        """How many comparisons it is made of."""
+        return sum(operand.leaves for operand in self.operands) or 1
+
 
 def formula(root: Expr) -> Formula:
     """The formula of an expression."""

@@ -6,7 +6,7 @@ import pytest
 
 from extproc.decision import PolicyRef
 from extproc.errors import Problem
-from extproc.policy import policyset
+from extproc.policy import overlaps, policyset
 from extproc.policy.policyset import PolicySet
 from tests.policy.conftest import write
 
@@ -380,6 +380,30 @@ def test_what_may_be_meant_gives_no_alarm(tmp_path: Path, name: str) -> None:
 
 def test_the_samples_need_no_advice(samples: PolicySet) -> None:
     assert samples.advice == ()
+
+
+@pytest.mark.parametrize(("operator", "is_compared"), [("&&", True), ("||", False)])
+def test_no_more_is_compared_than_takes_a_second(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    operator: str,
+    is_compared: bool,  # noqa: FBT001
+) -> None:
+    """Alternatives are compared one by one: a folder of a few hundred such rules would hold up requests."""
+    monkeypatch.setattr(overlaps, "_MOST_PAIRS", 10)
+    teams = {"narrow": '["a"]', "wide": '["a", "b"]'}
+    rules = [
+        (
+            "AccessRule",
+            name,
+            f"""{{effect: allow, match: 'identity.team in {team} {operator} request.model == "m"'}}""",
+        )
+        for name, team in teams.items()
+    ]
+
+    found = said(folder(tmp_path, CLOSED, BY_KEY, *rules).warnings(NOW_NS))
+
+    assert any("AccessRule/narrow can never matter" in each for each in found) is is_compared
 
 
 def test_a_key_has_expired_from_its_time_on(tmp_path: Path) -> None:
