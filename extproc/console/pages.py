@@ -20,7 +20,7 @@ from extproc.console import forms, links, templates
 from extproc.errors import LedgerUnavailable, QuestionInvalid, SettingsInvalid
 from extproc.policy import policyset
 from extproc.questions import cells, parameters
-from extproc.questions.base import DecisionFilter, DecisionPage, Ledger, UsageQuery, UsageTable
+from extproc.questions.base import MOST_LINES, DecisionFilter, DecisionPage, Ledger, UsageQuery, UsageTable
 from extproc.questions.explained import Explanation
 from extproc.questions.explanation import explain
 from extproc.questions.http import AWAY, NO_DECISION, NO_LEDGER, parameters_of
@@ -29,7 +29,7 @@ from extproc.reload import PolicyFolder
 
 T = TypeVar("T")
 
-_LAST_DENIALS: Final = 10
+_FIRST_FEW: Final = 10
 _SHORT: Final = tuple(each for each in cells.SUMS if each[0] in {"REQUESTS", "INPUT", "OUTPUT", "COST"})
 # Objects of one kind; more of them are folded away.
 _MOST_OPEN: Final = 25
@@ -101,6 +101,7 @@ class Console:
             lately=_LATELY,
             short=_SHORT,
             most_open=_MOST_OPEN,
+            most_rows=_FIRST_FEW,
         )
 
     async def _glance(self, ledger: Ledger) -> Glance:
@@ -109,7 +110,7 @@ class Console:
 
         # One after another: the ledger has few places for those who wait.
         return Glance(
-            denials=await ledger.decisions(DecisionFilter(enforced_effect="deny"), limit=_LAST_DENIALS),
+            denials=await ledger.decisions(DecisionFilter(enforced_effect="deny"), limit=_FIRST_FEW),
             by_team=await ledger.usage(lately("team")),
             by_model=await ledger.usage(lately("model")),
         )
@@ -134,7 +135,7 @@ class Console:
 
         told = await self._ask(summed)
         form = forms.usage(links.USAGE, given)
-        return await self._page("usage", told.status, told=told, form=form, given=given)
+        return await self._page("usage", told.status, told=told, form=form, given=given, most_rows=MOST_LINES)
 
     async def _decision(self, request: Request) -> Response:
         decision_id = request.path_params["decision_id"]

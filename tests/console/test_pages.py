@@ -304,6 +304,23 @@ def test_bars_compare_what_rows_have(browse: Open, rows: Any, bars: list[str], w
     assert what in seen.text
 
 
+def test_as_many_names_as_callers_make_up_make_no_longer_page(browse: Open) -> None:
+    class Long(Shelf):
+        async def usage(self, query: Any) -> UsageTable:
+            rows = tuple(UsageRow(group=(f"model-{n}",), requests=1) for n in range(1_002))
+            return UsageTable(query=query, rows=rows, total=UsageRow(requests=1_002))
+
+    browser = browse(ledger=Long())
+    overview, usage = (Seen(browser.get(path).text) for path in ("/", "/console/usage?by=model"))
+
+    assert "model-9 " in overview.text
+    assert "model-10 " not in overview.text
+    assert "992 rows more; the total is of all of them." in overview.text
+    assert "model-999 " in usage.text
+    assert "2 rows more" in usage.text
+    assert "Total 1,002" in usage.text
+
+
 @pytest.mark.parametrize(
     "path",
     [
