@@ -263,6 +263,11 @@ class Decision:
         return self.enforced_effect is Effect.ALLOW and any(f.would_deny for f in self.spoken)
 
     @property
+    def is_clamped(self) -> bool:
+        """Whether a cap lowered the output limit; one in shadow changes nothing."""
+        return any(f.reason is Reason.CLAMPED and f.mode is Mode.ENFORCE for f in self.spoken)
+
+    @property
     def upstream_model(self) -> str:
         """The model that works for this request; empty where no format knows it."""
         return self.target_model or (self.request.model if self.request else "")

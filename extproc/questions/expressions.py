@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from google.protobuf.message import Message
 
-from extproc.decision import Decision, Finding, Outcome, Reason
+from extproc.decision import Decision, Finding, Outcome
 from extproc.pb.ai_policy.v1 import facts_pb2
 from extproc.policy import cel, facts
 from extproc.policy.cel import Expression, ExpressionInvalid, Failure, Result
@@ -90,9 +90,8 @@ def seen(decision: Decision, shed: Iterable[str], finding: Finding) -> Seen:
     missing = dict(_NEVER)
     left_out = {*shed}
     missing |= {name: "left out to keep the record small" for name, part in _SHED.items() if part in left_out}
-    is_clamped = any(each.reason is Reason.CLAMPED for each in decision.spoken)
     kind = finding.policy.kind
-    if is_clamped and kind in _BEFORE_CLAMP:
+    if decision.is_clamped and kind in _BEFORE_CLAMP:
         missing[_CEILING] = _CEILING_LOWERED
     known = facts.build(
         decision.head, decision.identity, decision.request, decision.tokens, decision.decided_at_ns

@@ -120,11 +120,8 @@ def _classification(then: Decision, found: Decision, policies: PolicySet) -> Non
 
 def clamped_to(decision: Decision) -> int | None:
     """The ceiling that a cap left of what the request had asked for; None: all of it."""
-    is_clamped = any(
-        finding.reason is Reason.CLAMPED and finding.mode is Mode.ENFORCE for finding in decision.findings
-    )
     request = decision.request
-    return request.max_output_tokens if is_clamped and request is not None else None
+    return request.max_output_tokens if decision.is_clamped and request is not None else None
 
 
 def _output(then: Decision, found: Decision, policies: PolicySet) -> None:

@@ -190,10 +190,16 @@ def test_a_policy_in_an_unknown_wording_is_explained_without(tmp_path: Path) -> 
     assert (said.wording.match, said.wording.operands) == ("", ())
 
 
-def test_what_a_clamp_changed_is_not_shown_as_what_a_rule_saw(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", [Mode.ENFORCE, Mode.SHADOW])
+def test_what_a_clamp_changed_is_not_shown_as_what_a_rule_saw(tmp_path: Path, mode: Mode) -> None:
+    """A cap in shadow changed nothing: what is recorded is what the rule saw."""
     story = told("clamped", tmp_path)
     rule = PolicyRef("AccessRule", "big")
-    findings = (*story.decision.findings, Finding(policy=rule, outcome=Outcome.NOT_MATCHED))
+    caps = (
+        replace(each, mode=mode) if each.reason is Reason.CLAMPED else each
+        for each in story.decision.findings
+    )
+    findings = (*caps, Finding(policy=rule, outcome=Outcome.NOT_MATCHED))
     wording = {str(rule): "effect: deny\nmatch: tokens.max_output > 9000 && request.stream"}
 
     said = line(
@@ -205,7 +211,7 @@ def test_what_a_clamp_changed_is_not_shown_as_what_a_rule_saw(tmp_path: Path) ->
 
     assert said.wording is not None
     ceiling = next(each for each in said.wording.operands if each.name == "tokens.max_output")
-    assert not ceiling.is_recorded
+    assert ceiling.is_recorded is (mode is Mode.SHADOW)
 
 
 # --- what would have let it pass
