@@ -6,6 +6,10 @@ import asyncio
 import csv
 import io
 import json
+import os
+import pty
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,6 +202,30 @@ def test_times_in_the_wrong_order_are_refused_and_not_summed_up_to_nothing(comma
 
     assert (said.exit_code, said.stdout) == (2, "")
     assert "--since is after --until" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_bold"),
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "xterm", "NO_COLOR": ""}, True),  # as if it was not there, says no-color.org
+        ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_a_terminal_has_color_unless_it_cannot_or_nobody_wants_it(
+    environment: dict[str, str], *, is_bold: bool, ledger: str
+) -> None:
+    terminal, side = pty.openpty()
+    command = [sys.executable, "-m", "extproc", "usage", "--ledger", ledger]
+    others = {name: value for name, value in os.environ.items() if name not in {"TERM", "NO_COLOR"}}
+    subprocess.run(command, stdout=side, env=others | environment, check=True)
+    os.close(side)
+    said = os.read(terminal, 10_000)
+    os.close(terminal)
+
+    assert b"REQUESTS" in said
+    assert (b"\x1b[1m" in said) is is_bold
 
 
 # --- a sidecar

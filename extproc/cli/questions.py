@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -41,22 +41,9 @@ _UNFOLDED = 1_000_000
 T = TypeVar("T")
 
 
-class Asked(Protocol):
-    """Whoever answers: the ledger itself, or a sidecar that has it."""
-
-    async def explain(self, decision_id: str) -> Explanation | None:
-        """One decision; None where there is none of that id."""
-
-    async def decisions(self, only: DecisionFilter, *, limit: int = 50, after: str = "") -> DecisionPage:
-        """Decisions, newest first."""
-
-    async def usage(self, query: UsageQuery) -> UsageTable:
-        """Sums."""
-
-
 @dataclass(frozen=True, slots=True)
-class AskedDirectly:
-    """The ledger, read by this process."""
+class LocalLedger:
+    """The ledger, read by this process; a `RemoteLedger` is asked alike."""
 
     ledger: Ledger
 
@@ -73,6 +60,8 @@ class AskedDirectly:
         """Sums."""
         return await self.ledger.usage(query)
 
+
+AnyLedger = LocalLedger | RemoteLedger
 
 LedgerUrl = Annotated[
     str, typer.Option(envvar="EXTPROC_LEDGER", help="Ask this ledger: sqlite:PATH or postgresql://.")
@@ -121,7 +110,7 @@ def explain(
     """Why a request was allowed or denied, and what it used."""
     with doors():
         place = Place(ledger=ledger, state=state, admin=admin, admin_token=admin_token)
-        found = _answer(place, lambda asked: asked.explain(decision_id))
+        found = _answer(place, lambda source: source.explain(decision_id))
     if found is None:
         shown = clean(decision_id, _screen())
         typer.echo(
@@ -168,7 +157,7 @@ def decisions(
             operation=operation, policy=policy, reason=reason or "",
         )  # fmt: skip
         place = Place(ledger=ledger, state=state, admin=admin, admin_token=admin_token)
-        found = _answer(place, lambda asked: asked.decisions(only, limit=limit, after=after))
+        found = _answer(place, lambda source: source.decisions(only, limit=limit, after=after))
     if as_json:
         _print(text.as_json(found))
     else:
@@ -212,7 +201,7 @@ def usage(
         )  # fmt: skip
         query = UsageQuery(by=parameters.groups(by), only=only, zone=zone)
         place = Place(ledger=ledger, state=state, admin=admin, admin_token=admin_token)
-        found = _answer(place, lambda asked: asked.usage(query))
+        found = _answer(place, lambda source: source.usage(query))
     if as_json:
         _print(text.as_json(found))
     else:
@@ -247,17 +236,17 @@ class Place:
         return self.admin or f"http://127.0.0.1:{port}"
 
 
-def _answer(place: Place, question: Callable[[Asked], Awaitable[T]]) -> T:
+def _answer(place: Place, question: Callable[[AnyLedger], Awaitable[T]]) -> T:
     return asyncio.run(_ask(place, question))
 
 
-async def _ask(place: Place, question: Callable[[Asked], Awaitable[T]]) -> T:
+async def _ask(place: Place, question: Callable[[AnyLedger], Awaitable[T]]) -> T:
     url = place.ledger_url
     if not url:
         return await question(RemoteLedger(place.admin_url, place.admin_token))
     reader = LedgerReader(open_book(url))
     try:
-        return await question(AskedDirectly(reader))
+        return await question(LocalLedger(reader))
     finally:
         reader.close()
 
@@ -294,7 +283,7 @@ def _screen() -> Screen:
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
     return Screen(
         width=shutil.get_terminal_size().columns if is_terminal else _UNFOLDED,
-        has_color=is_terminal and "NO_COLOR" not in os.environ,
+        has_color=is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
         is_ascii=not encoding.startswith("utf"),
     )
 

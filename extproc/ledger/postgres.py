@@ -202,7 +202,8 @@ class PostgresBook:
         said = error.diag.message_primary or str(error) or type(error).__name__
         if self._secret:
             said = said.replace(self._secret, "***")
-        return LedgerUnavailable(said.strip())
+        # libpq writes its advice in lines of its own.
+        return LedgerUnavailable(" ".join(said.split()))
 
 
 def _let_go(connection: _Connection | None) -> None:

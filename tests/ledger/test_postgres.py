@@ -153,6 +153,16 @@ def test_a_url_that_cannot_be_read_is_said_without_it(url: str) -> None:
     assert caught.value.__cause__ is None
 
 
+def test_a_server_that_is_not_there_is_said_in_one_line() -> None:
+    away = open_book("postgresql://nobody@127.0.0.1:1/none")
+
+    with pytest.raises(LedgerUnavailable) as told, away.transaction():
+        pass
+
+    assert "refused" in str(told.value)
+    assert not {"\n", "\t"}.intersection(str(told.value))
+
+
 async def test_values_in_a_servers_words_do_not_get_out(url: str) -> None:
     look(url, "ALTER TABLE decisions ADD CHECK (team <> 'demo')")
     async with running(url) as journal:
