@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from extproc.decision import Decision, Settlement
 from extproc.ledger import restored
 from extproc.ledger.book import Book, LedgerChanged, Reading, Row
@@ -45,15 +47,18 @@ def scopes(book: Book) -> frozenset[str]:
 
 def recordings(
     book: Book, *, since_us: int | None = None, until_us: int | None = None
-) -> Iterator[Recording]:
-    """Every decision from `since_us` until before `until_us`, in the order of time."""
+) -> Iterator[Recording | None]:
+    """Every decision from `since_us` until before `until_us`, in the order of time.
+
+    None stands for a record that this release does not understand.
+    """
     at_us, last = since_us or 0, ""
     while page := _page(book, (at_us, until_us or _END_US, at_us, last, _PAGE)):
         for at_us, last, recording in page:  # noqa: B007  where the next page begins
             yield recording
 
 
-def _page(book: Book, parameters: Row) -> list[tuple[int, str, Recording]]:
+def _page(book: Book, parameters: Row) -> list[tuple[int, str, Recording | None]]:
     for _ in range(_TRIES - 1):
         try:
             return _read(book, parameters)
@@ -62,7 +67,7 @@ def _page(book: Book, parameters: Row) -> list[tuple[int, str, Recording]]:
     return _read(book, parameters)
 
 
-def _read(book: Book, parameters: Row) -> list[tuple[int, str, Recording]]:
+def _read(book: Book, parameters: Row) -> list[tuple[int, str, Recording | None]]:
     with book.reading(timeout_s=_TIMEOUT_S) as reading:
         rows = reading.rows(_DECISIONS, parameters)
         endings = _endings(reading, tuple(name for _, name, _ in rows))
@@ -76,14 +81,17 @@ def _endings(reading: Reading, names: tuple[str, ...]) -> dict[str, bytes]:
     return dict(reading.rows(_ENDINGS.format(", ".join("?" * len(names))), names))
 
 
-def _recording(record: bytes, ending: bytes | None) -> Recording:
-    found = pb.DecisionRecord.FromString(record)
-    return Recording(
-        decision=restored.decision(found),
-        instance=found.instance,
-        shed=tuple(found.shed),
-        settlement=_settlement(ending),
-    )
+def _recording(record: bytes, ending: bytes | None) -> Recording | None:
+    try:
+        found = pb.DecisionRecord.FromString(record)
+        return Recording(
+            decision=restored.decision(found),
+            instance=found.instance,
+            shed=tuple(found.shed),
+            settlement=_settlement(ending),
+        )
+    except (ValueError, KeyError, DecodeError):
+        return None
 
 
 def _settlement(ending: bytes | None) -> Settlement | None:

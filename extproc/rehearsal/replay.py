@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from extproc.decision import Decision, Effect, PolicyRef, Reason
 from extproc.rehearsal.again import Again
@@ -59,8 +60,11 @@ class Replayed:
     last_at_us: int = 0
 
 
+_UNREADABLE: Final = "its record is not one that this release understands"
+
+
 async def replay(
-    recordings: Iterable[Recording],
+    recordings: Iterable[Recording | None],
     again: Again,
     *,
     concerns: Callable[[Decision], bool] = lambda _: True,
@@ -69,6 +73,9 @@ async def replay(
     """Decide all of them again; only what `concerns` is told, with `most` of its changed verdicts."""
     found = Replayed()
     for recording in recordings:
+        if recording is None:
+            found.doubts[_UNREADABLE] += 1
+            continue
         then, now, doubt = recording.decision, None, ""
         try:
             now = await again.decide(recording)

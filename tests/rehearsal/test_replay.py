@@ -265,7 +265,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_ledger_is_read_page_by_page_in_the_order_of_time(ledger: str) -> None:
     book = open_book(ledger)
-    found = list(recordings(book))
+    found = list(filter(None, recordings(book)))
     since_us = found[25].decision.decided_at_ns // 1000
     later = list(recordings(book, since_us=since_us))
     earlier = list(recordings(book, until_us=since_us))
@@ -275,6 +275,21 @@ def test_a_ledger_is_read_page_by_page_in_the_order_of_time(ledger: str) -> None
     assert times == sorted(times)
     assert (len(found), len(later), len(earlier)) == (45, 20, 25)
     assert all(each.settlement is not None and each.instance == "one" for each in found)
+
+
+def test_records_that_this_release_does_not_understand_are_counted_apart(ledger: str, tmp_path: Path) -> None:
+    book = open_book(ledger)
+    with book.transaction() as transaction:
+        transaction.run("UPDATE decisions SET record = ? WHERE id = ?", [(b"\xff", "decision-001")])
+        transaction.run("UPDATE decisions SET record = ? WHERE id = ?", [(b"", "decision-002")])
+        transaction.run("UPDATE usage SET record = ? WHERE decision_id = ?", [(b"\xff", "decision-003")])
+    book.close()
+
+    arguments = ["replay", "--policies", str(tmp_path / "then"), "--ledger", ledger, "--json"]
+    said = json.loads(CliRunner().invoke(app, arguments).stdout)
+
+    assert said["replayed"] == 42
+    assert said["unknown"] == {"its record is not one that this release understands": 3}
 
 
 def test_the_command_prints_who_would_be_denied(ledger: str, tmp_path: Path) -> None:
