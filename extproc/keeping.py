@@ -7,10 +7,11 @@ Floor 3. Either may be away while the sidecar runs; what that means is the polic
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from extproc.ledger.journal import Journal
 from extproc.ledger.opening import open_book, open_ledger
+from extproc.measure.overrides import NO_PRICES, PriceBook
 from extproc.questions.reader import LedgerReader
 from extproc.settings import Settings
 from extproc.store.base import CounterState
@@ -35,9 +36,12 @@ _STORE_FIGURES = (
 
 
 class Keeping:
-    """The store and the ledger of one process; needs a running event loop. Raises `SettingsInvalid`."""
+    """The store and the ledger of one process; needs a running event loop. Raises `SettingsInvalid`.
 
-    def __init__(self, settings: Settings) -> None:
+    `prices` are those of now, for what expires.
+    """
+
+    def __init__(self, settings: Settings, *, prices: Callable[[], PriceBook] = lambda: NO_PRICES) -> None:
         instance = settings.instance or _instance(settings)
         self.store: MemoryStore | RedisStore = open_store(
             settings.store,
@@ -56,6 +60,7 @@ class Keeping:
                 changed_counters=self.store.changed,
                 seed=None if self.store.is_shared else self.store.seed,
                 retention_days=settings.retention_days,
+                prices=prices,
             )
             self.reader = LedgerReader(open_book(settings.ledger_url), flushed=self.journal.flushed)
 

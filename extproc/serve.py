@@ -60,7 +60,8 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     metrics = Metrics(version=release, instance_id=_instance(place))
     folder = PolicyFolder(settings.policies, on_failure=lambda: metrics.reload_failures.add(1))
     tokenizer, notices = _tokenizer(settings.vocab)
-    keeping = Keeping(settings)
+    prices = Prices.bundled()
+    keeping = Keeping(settings, prices=lambda: folder.current.prices.over(prices))
     await keeping.start()
     tracing = Tracing(instance_id=_instance(place), version=release)
     metrics.watch(*keeping.figures(), *gauges.of_policies(folder), *tracing.figures(), *logs.figures())
@@ -68,7 +69,6 @@ async def serve(settings: Settings, place: WorkerPlace | None = None) -> None:
     _tell_wording(edge, folder.current)
     folder.on_change = partial(_tell_change, edge)
     learned = _learned(settings.state, edge)
-    prices = Prices.bundled()
     metrics.names = Names(prices, lambda: folder.current)
     processor = ExternalProcessor(
         lambda: folder.current,

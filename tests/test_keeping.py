@@ -1,6 +1,7 @@
 """Which counters and which ledger a sidecar takes up, and what it says of them."""
 
 import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,12 @@ import pytest
 from extproc.decision import CalendarWindow, Charge, PolicyRef, Unit
 from extproc.errors import SettingsInvalid, StoreUnavailable
 from extproc.keeping import Keeping
+from extproc.measure.overrides import Overrides
+from extproc.measure.prices import Prices
+from extproc.questions.base import UsageQuery
 from extproc.settings import Settings
 from extproc.telemetry import Metrics
+from tests.ledger.samples import allowed
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -51,6 +56,23 @@ async def test_whoever_takes_the_place_takes_up_the_counters(tmp_path: Path) -> 
 
     assert await used(second) == 7
     assert list(second.notices()) == []
+    await second.close()
+
+
+async def test_what_an_earlier_run_left_open_has_a_price(tmp_path: Path) -> None:
+    first = Keeping(settings(tmp_path, state=tmp_path))
+    await first.start()
+    assert first.journal is not None
+    first.journal.decided(allowed(at_s=int(time.time())))
+    await first.close()
+
+    second = Keeping(settings(tmp_path, state=tmp_path), prices=lambda: Overrides().over(Prices.bundled()))
+    await second.start()
+
+    assert second.reader is not None
+    total = (await second.reader.usage(UsageQuery())).total
+    assert (total.provisional, total.unpriced) == (1, 0)
+    assert total.nano_usd > 0
     await second.close()
 
 

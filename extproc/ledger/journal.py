@@ -22,6 +22,7 @@ from extproc.ledger.book import Book
 from extproc.ledger.pages import Entry, Place
 from extproc.ledger.thread import LedgerThread
 from extproc.ledger.writer import Writer
+from extproc.measure.overrides import NO_PRICES, PriceBook
 from extproc.store.base import CounterState
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Journal:
 
     `changed_counters` answers the counters that changed since its last call; `seed` takes up those of an
     earlier run, at the start or as soon as the database is there, None where a store keeps its own.
+    `prices` are those of now, for what expires; it is asked on the ledger's thread.
     """
 
     def __init__(
@@ -76,12 +78,13 @@ class Journal:
         changed_counters: Callable[[], tuple[CounterState, ...]],
         seed: Callable[[Iterable[CounterState]], Awaitable[None]] | None,
         clock_ns: Callable[[], int],
+        prices: Callable[[], PriceBook] = lambda: NO_PRICES,
     ) -> None:
         self._settings = settings
         self._changed_counters = changed_counters
         self._seed = seed
         self._clock_ns = clock_ns
-        self._writer = Writer(book, settings.place, began_at_us=self._now_us())
+        self._writer = Writer(book, settings.place, began_at_us=self._now_us(), prices=prices)
         self._thread = LedgerThread()
         self._batch = _Batch()
         self._something = asyncio.Event()  # is there to be written

@@ -16,6 +16,7 @@ from extproc.ledger.journal import Journal, JournalSettings
 from extproc.ledger.pages import Place
 from extproc.ledger.postgres import PostgresBook
 from extproc.ledger.sqlite import SqliteBook
+from extproc.measure.overrides import NO_PRICES, PriceBook
 from extproc.store.base import CounterState
 
 # Longer than any answer takes; a report that comes later still is one correction.
@@ -49,6 +50,7 @@ def open_ledger(
     changed_counters: Callable[[], tuple[CounterState, ...]],
     seed: Callable[[Iterable[CounterState]], Awaitable[None]] | None,
     retention_days: int,
+    prices: Callable[[], PriceBook] = lambda: NO_PRICES,
 ) -> Journal:
     """The ledger at a URL, to be started; see `Journal`.
 
@@ -63,4 +65,5 @@ def open_ledger(
         changed_counters=changed_counters,
         seed=seed,
         clock_ns=time.time_ns,
+        prices=prices,
     )

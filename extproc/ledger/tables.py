@@ -23,6 +23,7 @@ from extproc.ledger.pages import (
     usage_row,
 )
 from extproc.ledger.records import usage_record
+from extproc.measure.overrides import NO_PRICES, PriceBook
 from extproc.model import Basis, Usage
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
 from extproc.policy.accounting import Ending, settle
@@ -157,7 +158,9 @@ def counters(transaction: Transaction, scope: str) -> tuple[CounterState, ...]:
     return tuple(found)
 
 
-def expire(transaction: Transaction, place: Place, at_us: int, began_at_us: int) -> int:
+def expire(
+    transaction: Transaction, place: Place, at_us: int, began_at_us: int, prices: PriceBook = NO_PRICES
+) -> int:
     """Give some of the decisions that nobody reported an end; how many: `UPKEEP_ROWS` may not be all.
 
     Those past their deadline, and those that an earlier process in this one's place left open: it
@@ -167,16 +170,16 @@ def expire(transaction: Transaction, place: Place, at_us: int, began_at_us: int)
     found |= dict(transaction.rows(_LEFT_OPEN, (place.instance, began_at_us, UPKEEP_ROWS)))
     names = sorted(found)
     if names:
-        ends = [_end(name, bytes(found[name]), place, at_us) for name in names]
+        ends = [_end(name, bytes(found[name]), place, at_us, prices) for name in names]
         transaction.run(_INSERT_USAGE, ends)
         transaction.run(_CLOSE, [(name,) for name in names])
     return len(names)
 
 
-def _end(name: str, record: bytes, place: Place, at_us: int) -> Row:
+def _end(name: str, record: bytes, place: Place, at_us: int, prices: PriceBook) -> Row:
     """What was reserved, as what it came to until somebody knows better."""
     try:
-        account = settle(restored.decision(pb.DecisionRecord.FromString(record)), Ending())
+        account = settle(restored.decision(pb.DecisionRecord.FromString(record)), Ending(), prices)
         usage, amounts, cost = account.usage, account.amounts, account.cost
     except (ValueError, KeyError, DecodeError):
         # Written by a newer release, or half of it was shed: the end is known, the figures are not.

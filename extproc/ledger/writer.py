@@ -5,11 +5,12 @@ Floor 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from extproc.ledger import tables
 from extproc.ledger.book import Book, RecordRefused
 from extproc.ledger.pages import Entry, Pages, Place
+from extproc.measure.overrides import PriceBook
 from extproc.store.base import CounterState
 
 
@@ -19,9 +20,12 @@ class Writer:
     The three counts may be read by anybody; who hands over work adds it to `pending`.
     """
 
-    def __init__(self, book: Book, place: Place, *, began_at_us: int) -> None:
+    def __init__(
+        self, book: Book, place: Place, *, began_at_us: int, prices: Callable[[], PriceBook]
+    ) -> None:
         self._book = book
         self._place = place
+        self._prices = prices
         self._began_at_us = began_at_us
         self._pages = Pages()
         self._in_force = ""  # which revision
@@ -76,7 +80,7 @@ class Writer:
     def look_after(self, at_us: int, before_us: int) -> bool:
         """Expire and forget some; whether there may be more. Raises what `Book.transaction` does."""
         with self._book.transaction() as transaction:
-            expired = tables.expire(transaction, self._place, at_us, self._began_at_us)
+            expired = tables.expire(transaction, self._place, at_us, self._began_at_us, self._prices())
         self.expired += expired
         with self._book.transaction() as transaction:
             tables.keep_revisions(transaction, self._in_force, at_us, before_us)

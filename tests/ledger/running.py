@@ -11,6 +11,7 @@ from extproc.ledger.book import Row
 from extproc.ledger.journal import Journal, JournalSettings
 from extproc.ledger.opening import open_book
 from extproc.ledger.pages import Place
+from extproc.measure.overrides import NO_PRICES, PriceBook
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
 from extproc.store.base import CounterState
 from tests.ledger.samples import SECOND_NS
@@ -61,6 +62,7 @@ async def running(
     at_s: int = 900,
     clock: Clock | None = None,
     is_shared: bool = False,
+    prices: PriceBook = NO_PRICES,
     **settings: Any,
 ) -> AsyncIterator[Journal]:
     counters = counters or Counters()
@@ -71,6 +73,7 @@ async def running(
         changed_counters=counters.changed,
         seed=None if is_shared else counters.seed,
         clock_ns=clock or Clock(at_s),
+        prices=lambda: prices,
     )
     await journal.start()
     try:

@@ -11,8 +11,11 @@ import pytest
 from extproc.decision import Effect, Reason, Unit
 from extproc.errors import LedgerUnavailable
 from extproc.ledger import restored
+from extproc.measure.overrides import Overrides
+from extproc.measure.prices import Prices
 from extproc.model import AIRequest, Basis, Usage
 from extproc.pb.ai_policy.v1 import records_pb2 as pb
+from extproc.policy import accounting
 from tests.ledger.running import Clock, Counters, look, open_ones, running, until, usage, verdict, written
 from tests.ledger.samples import COUNTER, RESERVED, allowed, denied, outcome, reset, settlement
 
@@ -155,6 +158,23 @@ async def test_money_that_was_reserved_is_what_an_expired_decision_cost(url: str
 
     (record,) = usage(url, "decision-000001")
     assert record.nano_usd == restored.settlement(record).amounts[charge.counter] == 7_000
+
+
+async def test_tokens_that_were_reserved_cost_an_expired_decision_what_they_cost_a_settled_one(
+    url: str,
+) -> None:
+    prices = Overrides().over(Prices.bundled())
+    decision = allowed()
+    async with running(url) as journal:
+        journal.decided(decision)
+    async with running(url, at_s=9000, prices=prices):
+        pass
+
+    (record,) = usage(url, "decision-000001")
+    settled = accounting.settle(decision, accounting.Ending(), prices).cost
+    assert settled is not None
+    assert (record.nano_usd, record.price_revision) == (settled.nano_usd, settled.revision)
+    assert record.nano_usd > 0
 
 
 async def test_what_a_process_left_open_is_ended_by_the_next_one_in_its_place(url: str) -> None:
