@@ -127,7 +127,7 @@ def announcement(plan: Plan) -> str:
     extproc = f"{moved}{_shown(Path(sys.executable).parent / 'extproc')}"
     return f"""ready
   gateway        {url}  (provider: {provider}, usage: {plan.usage})
-  sidecar admin  http://{HOST}:{plan.admin_port}
+  sidecar admin  http://{HOST}:{plan.admin_port}  (a console, in a browser)
   Envoy admin    http://{HOST}:{plan.envoy_admin_port}
   demo provider  http://{HOST}:{plan.demo_port}
   policies       {plan.policies}  (edit them: they reload by themselves)

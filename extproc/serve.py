@@ -231,6 +231,7 @@ def _admin(
         is_ready=is_ready,
         clock_ns=edge.clock_ns,
         worker=place.name if place else "",
+        trace_url=settings.trace_url,
     )
     return Admin(
         settings,

@@ -42,6 +42,7 @@ class Settings:
     admin_port: int = ADMIN_PORT
     metrics_port: int | None = None  # of probes and metrics alone, on every address; None: the admin port's
     admin_token: str = field(default="", repr=False)
+    trace_url: str = ""  # of a trace in a browser, with {trace_id} in it; empty: the console links to none
     native_usage: bool = False
     deadline_s: float = 5.0  # for one verdict; below Envoy's message_timeout (10 s in envoy/)
     drain_s: float = 30.0  # for open streams after SIGTERM
@@ -77,6 +78,11 @@ class Settings:
         check_store(self.store)
         check_ledger(self.ledger)
         self._check_workers()
+        if self.trace_url and not _is_trace_url(self.trace_url):
+            raise SettingsInvalid(
+                f"--trace-url (EXTPROC_TRACE_URL) is {self.trace_url!r}; set a URL with {{trace_id}} in it, "
+                "such as http://127.0.0.1:16686/trace/{trace_id}"
+            )
         if not self.admin_is_loopback and not self.admin_token:
             raise SettingsInvalid(
                 f"--admin-host (EXTPROC_ADMIN_HOST) {self.admin_host!r} is not loopback: "
@@ -150,6 +156,11 @@ class Settings:
             return ipaddress.ip_address(self.admin_host).is_loopback
         except ValueError:
             return False
+
+
+def _is_trace_url(url: str) -> bool:
+    # What a console would link to: nothing that a browser runs.
+    return url.startswith(("http://", "https://")) and "{trace_id}" in url
 
 
 def check_grpc_address(address: str) -> None:

@@ -414,6 +414,10 @@ def test_serve_on_a_grpc_port_in_use_says_which(good: Path) -> None:
 
 
 UNUSABLE: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "a trace that a browser would run": (
+        ["--trace-url", "javascript:alert(1)//{trace_id}"],
+        ("--trace-url", "EXTPROC_TRACE_URL", "{trace_id}"),
+    ),
     "a metrics port that is none": (["--metrics-port", "-1"], ("--metrics-port", "EXTPROC_METRICS_PORT")),
     "an admin port that is none": (["--admin-port", "70000"], ("--admin-port", "EXTPROC_ADMIN_PORT")),
     "an address that is none": (["--grpc", "nowhere"], ("--grpc", "EXTPROC_GRPC")),

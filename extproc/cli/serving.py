@@ -142,6 +142,13 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
             envvar="EXTPROC_ADMIN_TOKEN", help="Bearer token of the admin port. Prefer the variable."
         ),
     ] = "",
+    trace_url: Annotated[
+        str,
+        typer.Option(
+            envvar="EXTPROC_TRACE_URL",
+            help="A trace in a browser, linked from the console: http://127.0.0.1:16686/trace/{trace_id}.",
+        ),
+    ] = "",
     worker_number: Annotated[int, typer.Option(hidden=True)] = 0,
     worker_folder: Annotated[Path | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -154,6 +161,7 @@ def serve(  # noqa: PLR0917  typer reads the signature; every one is a named fla
             admin_host=admin_host,
             admin_port=admin_port,
             admin_token=admin_token,
+            trace_url=trace_url,
             metrics_port=metrics_port,
             native_usage=usage is Usage.NATIVE,
             deadline_s=deadline_s,
