@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -143,8 +144,14 @@ def _not_matched(finding: Finding, _known: Source, _limit: Arithmetic | None, te
     return f"is not about this request{about}"
 
 
+# CEL's word for the failure that any caller can cause says little to whoever did not write the expression.
+_NOT_FOUND: Final = "NOT_FOUND"
+
+
 def _errored(finding: Finding, _known: Source, _limit: Arithmetic | None, _terms: _Terms) -> str:
     told = _message(finding) or "could not be evaluated"
+    if told.endswith(_NOT_FOUND):
+        told += " (a header, a label or a claim that it reads was not there)"
     if finding.effect is Effect.DENY:
         would = "it would have denied" if finding.mode is Mode.SHADOW else "it denies"
         return f"{told}; onError: deny, so {would}"

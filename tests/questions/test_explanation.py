@@ -154,6 +154,23 @@ def test_a_term_is_false_only_where_the_decision_agrees() -> None:
     assert said.wording.terms == ()
 
 
+def test_an_expression_that_read_what_was_not_there_is_said_in_words() -> None:
+    rule = PolicyRef("AccessRule", "r")
+    failed = Finding(
+        policy=rule,
+        outcome=Outcome.ERRORED,
+        reason=Reason.POLICY_ERROR,
+        message="The match of AccessRule/r failed: NOT_FOUND.",
+    )
+
+    (said,) = explain(Story(decision=allowed(findings=(failed,)), instance="", wording={})).policies
+
+    assert said.line == (
+        "The match of AccessRule/r failed: NOT_FOUND (a header, a label or a claim that it reads was not "
+        "there); onError: allow, so the request passed it unchecked"
+    )
+
+
 def test_a_term_of_several_lines_is_said_in_one() -> None:
     rule = PolicyRef("AccessRule", "r")
     match = 'identity.team == "demo" && (\n    request.model == "a" ||\n    request.model == "b")'
