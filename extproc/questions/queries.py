@@ -84,14 +84,15 @@ def story(reading: Reading, decision_id: str) -> Story | None:
         record = pb.DecisionRecord.FromString(bytes(data))
         decision = restored.decision(record)
         endings = tuple(pb.UsageRecord.FromString(bytes(end)) for (end,) in ends)
-    except (ValueError, KeyError, DecodeError) as error:
+        wording = _wording(reading, decision)
+    except (ValueError, KeyError, TypeError, DecodeError) as error:
         raise LedgerUnavailable("this record is not one that this release understands") from error
     return Story(
         decision=decision,
         instance=instance,
         shed=tuple(record.shed),
         endings=endings,
-        wording=_wording(reading, decision),
+        wording=wording,
     )
 
 

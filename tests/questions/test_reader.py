@@ -105,6 +105,17 @@ async def test_what_a_record_had_no_room_for_is_said(url: str) -> None:
     assert story.decision.request == replace(request, tools=())
 
 
+@pytest.mark.parametrize("words", ["{spoiled", "[1]"])
+async def test_words_of_policies_that_nobody_understands_are_said(url: str, words: str) -> None:
+    async with running(url) as journal:
+        journal.activated("5f2a", 900 * SECOND_NS, WORDS)
+        await journal.committed(replace(allowed(), revision="5f2a"))
+    look(url, "UPDATE revisions SET wording = ?", words)
+    async with asking(url) as reader:
+        with pytest.raises(LedgerUnavailable, match="not one that this release understands"):
+            await reader.story("decision-000001")
+
+
 async def test_a_record_of_a_newer_release_is_said(url: str) -> None:
     async with running(url) as journal:
         await journal.committed(allowed())
