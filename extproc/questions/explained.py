@@ -286,7 +286,9 @@ class Explanation:
 
 
 def _is_for_caller(line: PolicyLine) -> bool:
-    return line.mode is Mode.ENFORCE and line.outcome in SPOKEN
+    # What failed and let the request pass unchecked would tell how to make it fail again.
+    was_skipped = line.outcome is Outcome.ERRORED and line.effect is not Effect.DENY
+    return line.mode is Mode.ENFORCE and line.outcome in SPOKEN and not was_skipped
 
 
 def _for_caller(line: PolicyLine) -> PolicyLine:

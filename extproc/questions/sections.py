@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from extproc.decision import Effect, Reason
+from extproc.decision import Effect, Outcome, Reason
 from extproc.questions import figures, spent
 from extproc.questions.explained import Asked, Caller, Explanation, Where
 from extproc.questions.said import said
@@ -55,7 +55,9 @@ def _verdict(told: Explanation) -> Iterator[Line]:
         yield Line(verdict.shadow, style="yellow")
     yield Line(f"decision {told.decision_id}, reason {verdict.reason}")
     if verdict.error_type:
-        yield Line(f"Something failed here: {verdict.error_type}.", style="yellow")
+        failed = ", ".join(line.policy for line in told.policies if line.outcome is Outcome.ERRORED)
+        of = f" ({failed})" if failed else ""
+        yield Line(f"Something failed here: {verdict.error_type}{of}.", style="yellow")
 
 
 def _told(told: Explanation) -> Iterator[Line]:
