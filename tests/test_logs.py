@@ -42,6 +42,18 @@ def test_what_passes_unread_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert vars(record)["reason_code"] == "unclassified"
 
 
+def test_a_name_is_in_the_log_as_it_is_and_does_nothing_to_a_terminal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    name = "Zoë \x9b31m\x7f\u202e\u2028\x1b]0;x\x07\ud800\U000e0041"
+    logs.decided(denied(identity=Identity(id=name)), Bounded())
+    line = JSONFormatter().format(caplog.records[0])
+
+    assert line.isprintable()
+    assert "Zoë" in line
+    assert json.loads(line)["identity"] == name
+
+
 def test_a_line_names_its_trace_and_the_decisions_span(caplog: pytest.LogCaptureFixture) -> None:
     logs.decided(denied(trace=Trace("a" * 32, "b" * 16)), Bounded())
     logs.decided(denied(), Bounded())

@@ -45,7 +45,17 @@ class JSONFormatter(logging.Formatter):
                 frames.append(f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}")
                 trace = trace.tb_next
             fields["stack"] = frames
-        return json.dumps(fields, ensure_ascii=False, default=str)
+        return _harmless(json.dumps(fields, ensure_ascii=False, default=str))
+
+
+def _harmless(line: str) -> str:
+    """The same JSON with everything escaped that a terminal would not just print: people choose names."""
+    if line.isprintable():
+        return line
+    return "".join(
+        letter if letter.isprintable() else json.dumps(letter)[1:-1].replace("\x7f", "\\u007f")
+        for letter in line
+    )
 
 
 def configure_logging(level: str) -> None:
