@@ -65,6 +65,8 @@ class AdminServer:
         if self._settings.admin_is_loopback and not _is_loopback_host(request.headers.get("host", "")):
             return JSONResponse({"error": "the Host header is not this machine"}, status_code=421)
         is_reading = request.method in _READING
+        if is_reading and _is_loaded_elsewhere(request):
+            return JSONResponse({"error": "a page of another site may load nothing here"}, status_code=403)
         if not is_reading:
             refused = self._refuse_writing(request)
             if refused is not None:
@@ -219,6 +221,15 @@ def _is_from_another_site(request: Request) -> bool:
     if origin is not None:
         return urlsplit(origin).netloc != request.headers.get("host", "")
     return request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+
+
+def _is_loaded_elsewhere(request: Request) -> bool:
+    """Whether a page of another site loads this in a person's browser; a link that somebody follows may.
+
+    It could read no answer, and still keep the ledger busy with questions.
+    """
+    is_followed = request.headers.get("sec-fetch-mode") == "navigate"
+    return request.headers.get("sec-fetch-site") == "cross-site" and not is_followed
 
 
 def _is_loopback_host(host: str) -> bool:

@@ -140,6 +140,15 @@ async def test_a_port_of_their_own_has_probes_and_metrics_for_everybody_and_noth
         assert (await probes.ask(path, authorization=f"Bearer {TOKEN}")).status == 404
 
 
+async def test_a_page_of_another_site_loads_nothing_and_may_link_here(local: Running) -> None:
+    elsewhere = {"sec_fetch_site": "cross-site"}
+
+    assert (await local.ask("/policies", **elsewhere, sec_fetch_mode="no-cors")).status == 403
+    assert (await local.ask("/policies", **elsewhere, sec_fetch_mode="cors")).status == 403
+    assert (await local.ask("/policies", **elsewhere, sec_fetch_mode="navigate")).status == 200
+    assert (await local.ask("/policies", sec_fetch_site="same-origin", sec_fetch_mode="cors")).status == 200
+
+
 async def test_the_probes_answer(local: Running) -> None:
     healthy, ready = await local.ask("/healthz"), await local.ask("/readyz")
 
