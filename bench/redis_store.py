@@ -35,11 +35,21 @@ def is_there() -> bool:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """That a new server knows no counters is no news here."""
+    logger = logging.getLogger("extproc.store")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
 def turns() -> Iterator[tuple[Turn, ...]]:
     """The rows, over a server that ends with the block."""
-    # That a new server knows no counters is no news here.
-    logging.getLogger("extproc.store").setLevel(logging.ERROR)
-    with TemporaryDirectory(prefix="bench-") as folder, asyncio.Runner() as loop:
+    with _quiet(), TemporaryDirectory(prefix="bench-") as folder, asyncio.Runner() as loop:
         port = free_port()
         command = [BINARY, "--port", str(port), "--bind", HOST, "--save", "", "--dir", folder]
         log = Path(folder) / "redis.log"

@@ -195,7 +195,7 @@ def test_every_worker_has_an_endpoint_of_its_own_and_metrics_are_their_sum(worke
     assert workers.metric("ai_policy_decisions_total") == before + 5
     assert workers.metric("ai_policy_decision_duration_seconds_count") == timed + 5
     assert [workers.metric("ai_policy_streams_active", worker=number) for number in ("0", "1")] == [0, 0]
-    assert workers.metric("target_info") == 1
+    assert workers.metric("target_info") == 2, "each names its instance"
 
 
 def test_readyz_lists_every_worker(workers: Workers) -> None:
