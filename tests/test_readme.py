@@ -24,7 +24,7 @@ from tests.readme.normal import Normal
 
 README = document.PATH.read_text()
 # The measured figures are pasted by hand.
-MARKERS = re.compile(r"<!-- (?:generated: \S+|measured: (?:bench|counting|policies)|end) -->")
+MARKERS = re.compile(r"<!-- (?:generated: \S+|measured: (?:bench|counting|exporters|policies)|end) -->")
 
 
 @pytest.mark.timeout(300)  # two stacks, and exporters that wait for seconds
