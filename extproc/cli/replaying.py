@@ -29,7 +29,6 @@ from extproc.decision import Decision
 from extproc.errors import SettingsInvalid
 from extproc.ledger.opening import open_book
 from extproc.policy import policyset
-from extproc.questions import times
 from extproc.rehearsal import report
 from extproc.rehearsal.again import Again
 from extproc.rehearsal.recorded import recordings, scopes
@@ -92,7 +91,7 @@ def replay(
     elif as_csv:
         typer.echo(report.as_csv(found), nl=False)
     else:
-        for line in report.lines(found, times.zone(zone)):
+        for line in report.lines(found):
             typer.echo(line)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from extproc.decision import Decision, Effect
+from extproc.decision import Decision, Effect, Reason
 from extproc.errors import LedgerUnavailable, QuestionInvalid
 from extproc.ledger import restored
 from extproc.ledger.book import Reading, Row
@@ -45,6 +45,7 @@ COLUMN_OF: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 # Written out, because an index of some rows is used only where the statement itself says that it will do.
+_REASONS: Final = frozenset(reason.value for reason in Reason)
 _EFFECT: Final[Mapping[str, str]] = MappingProxyType(
     {"": "", **{effect.value: f"d.enforced_effect = '{effect.value}'" for effect in Effect}}
 )
@@ -123,6 +124,8 @@ def where(only: DecisionFilter) -> tuple[str, Row]:
     """The filter as a condition on `decisions AS d`, both ends of time included. Raises `QuestionInvalid`."""
     if only.enforced_effect not in _EFFECT:
         raise QuestionInvalid(f"enforced_effect is {' or '.join(filter(None, _EFFECT))}")
+    if only.reason and only.reason not in _REASONS:
+        raise QuestionInvalid(f"reason is one of {', '.join(sorted(_REASONS))}")
     asked = {name: column(_spelled(name, getattr(only, name))) for name in COLUMN_OF if getattr(only, name)}
     conditions = [
         "d.occurred_at_us >= ? AND d.occurred_at_us < ?",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from datetime import UTC, tzinfo
 from types import MappingProxyType
 from typing import Any
 
@@ -24,15 +23,15 @@ _IN_WORDS: Mapping[Change, str] = MappingProxyType(
 )
 
 
-def lines(found: Replayed, zone: tzinfo = UTC) -> Iterator[str]:
+def lines(found: Replayed) -> Iterator[str]:
     """The report of a person: every changed verdict, the sums, and what cannot be said."""
     for verdict in found.changed:
-        yield from _verdict(verdict, zone)
+        yield from _verdict(verdict)
     changed = found.changes.total()
     if changed > len(found.changed):
         yield f"... and {changed - len(found.changed)} more; --limit shows them"
     if found.first_at_us:
-        yield f"from {figures.time(found.first_at_us, zone)} to {figures.time(found.last_at_us, zone)}"
+        yield f"from {figures.instant(found.first_at_us)} to {figures.instant(found.last_at_us)}"
     yield f"{found.replayed} decisions replayed, {found.unchanged} unchanged, {changed} changed"
     for change in Change:
         if found.changes[change]:
@@ -58,10 +57,10 @@ def _limits_of_knowledge(found: Replayed) -> Iterator[str]:
         )
 
 
-def _verdict(verdict: ChangedVerdict, zone: tzinfo) -> Iterator[str]:
+def _verdict(verdict: ChangedVerdict) -> Iterator[str]:
     who = "/".join(part for part in (verdict.team, verdict.user) if part) or "nobody known"
     yield clean(
-        f"{figures.time(verdict.at_us, zone)}  {verdict.decision_id}  {who}  {verdict.model or 'no model'}"
+        f"{figures.instant(verdict.at_us)}  {verdict.decision_id}  {who}  {verdict.model or 'no model'}"
     )
     by = f", by {verdict.policy}" if verdict.policy else ""
     yield clean(f"    {verdict.was} -> {verdict.would_be}{by}{': ' if verdict.why else ''}{verdict.why}")

@@ -310,6 +310,7 @@ async def test_decisions_are_found_by_everything_that_a_filter_names(url: str) -
     "question",
     [
         lambda reader: reader.decisions(DecisionFilter(enforced_effect="maybe")),
+        lambda reader: reader.decisions(DecisionFilter(reason="nope")),
         lambda reader: reader.decisions(DecisionFilter(), limit=0),
         lambda reader: reader.decisions(DecisionFilter(), after="nonsense"),
         lambda reader: reader.decisions(DecisionFilter(), after="MTp4=="),

@@ -321,7 +321,7 @@ def test_times_are_told_as_lists_tell_them_and_fit_any_json_reader(
 
     assert json.loads(capsys.readouterr().out)["changed"][0]["at_us"] < 2**53
     assert report.as_csv(found).splitlines()[1].startswith("d,2026-01-01T12:00:00.000Z,")
-    assert next(report.lines(found)).startswith("2026-01-01T12:00:00Z  d  ")
+    assert next(report.lines(found)).startswith("2026-01-01T12:00:00.000Z  d  ")
 
 
 def test_the_command_chooses_by_the_model_that_went_upstream_as_lists_do(tmp_path: Path) -> None:
