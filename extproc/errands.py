@@ -42,7 +42,7 @@ from extproc.session.events import (
 )
 from extproc.settings import INLINE_BODY_BYTES
 from extproc.telemetry import Parent, logs
-from extproc.understand import understand
+from extproc.understand import Understanding, understand
 
 log = logging.getLogger(__name__)
 
@@ -135,13 +135,9 @@ class Errands:
         )
         request = understanding.request
         model = (request.provider, request.model) if request else ("", "")
-        return Understood(
-            at_ns=edge.clock_ns(),
-            request=request,
-            tokens=understanding.tokens,
-            body_with_usage=understanding.body_with_usage,
-            content_type=understanding.content_type,
-            refused=understanding.refused,
+        return understood(
+            understanding,
+            edge.clock_ns(),
             expected_output_tokens=edge.learned.percentile_95(*model),
             usual_reasoning_tokens=edge.reasoning.percentile_95(*model) or 0,
         )
@@ -232,6 +228,26 @@ class Errands:
                 edge.calibration,
                 bytes_per_token=edge.access_log.bytes_per_token,
             )
+
+
+def understood(
+    found: Understanding,
+    at_ns: int,
+    *,
+    expected_output_tokens: int | None = None,
+    usual_reasoning_tokens: int = 0,
+) -> Understood:
+    """What a body was understood to ask for, as the session is told, with what was learned of its model."""
+    return Understood(
+        at_ns=at_ns,
+        request=found.request,
+        tokens=found.tokens,
+        body_with_usage=found.body_with_usage,
+        content_type=found.content_type,
+        refused=found.refused,
+        expected_output_tokens=expected_output_tokens,
+        usual_reasoning_tokens=usual_reasoning_tokens,
+    )
 
 
 def rewritten(action: Rewrite, clock_ns: Callable[[], int]) -> Rewritten:

@@ -35,11 +35,12 @@ from extproc.decision import (
     Unit,
 )
 from extproc.measure.prices import Prices
-from extproc.model import AIRequest, Basis, RequestHead, TokenEstimate, Usage
+from extproc.model import AIRequest, Basis, Usage
 from extproc.telemetry import Figure, Metrics, Names
 from extproc.telemetry.inference import LATEST, OPT_IN, SECONDS, TOKENS
 from extproc.telemetry.instruments import MOST_SERIES, Distribution
 from extproc.telemetry.metrics import FAILURES
+from tests.verdicts import decision, settlement
 
 S = 1_000_000_000
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -56,21 +57,7 @@ def asked(model: str = "gpt-4o-mini", **changes: Any) -> AIRequest:
 
 
 def decided(**changes: Any) -> Decision:
-    values: dict[str, Any] = {
-        "id": "d-1",
-        "effect": Effect.ALLOW,
-        "enforced_effect": Effect.ALLOW,
-        "reason": Reason.ALLOWED,
-        "determining": None,
-        "findings": (),
-        "revision": "abc",
-        "started_at_ns": S,
-        "decided_at_ns": S + 3_000_000,
-        "head": RequestHead(method="POST", host="h", path="/v1/chat/completions"),
-        "request": asked(),
-        "tokens": TokenEstimate(input=8, estimator="tiktoken:o200k_base"),
-    }
-    return Decision(**(values | changes))
+    return decision(**({"started_at_ns": S, "decided_at_ns": S + 3_000_000, "request": asked()} | changes))
 
 
 def denied(mode: Mode = Mode.ENFORCE) -> Decision:
@@ -88,15 +75,7 @@ def denied(mode: Mode = Mode.ENFORCE) -> Decision:
 
 
 def settled(**changes: Any) -> Settlement:
-    values: dict[str, Any] = {
-        "decision_id": "d-1",
-        "basis": Basis.PROVIDER,
-        "usage": Usage(input_tokens=8, output_tokens=3),
-        "amounts": {},
-        "status": 200,
-        "ended_at_ns": 3 * S,
-    }
-    return Settlement(**(values | changes))
+    return settlement(**({"ended_at_ns": 3 * S} | changes))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from extproc.decision import Decision, PolicyRef
-from extproc.errands import rewritten
+from extproc.errands import rewritten, understood
 from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
 from extproc.model import Identity, RequestHead
@@ -131,14 +131,7 @@ class _Props:
             tokenizer=self._tokenizer,
             asks_for_usage=action.asks_for_usage,
         )
-        return Understood(
-            at_ns=self._given.at_ns,
-            request=found.request,
-            tokens=found.tokens,
-            body_with_usage=found.body_with_usage,
-            content_type=found.content_type,
-            refused=found.refused,
-        )
+        return understood(found, self._given.at_ns)
 
     async def _reserved(self, action: Reserve) -> ChargesReserved:
         at_us = self._given.at_ns // 1000

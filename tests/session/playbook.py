@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from extproc.decision import Decision, Settlement
-from extproc.errands import rewritten
+from extproc.errands import rewritten, understood
 from extproc.measure.prices import Prices
 from extproc.measure.tokens import Tokenizer
 from extproc.model import RequestHead, Source
@@ -43,7 +43,6 @@ from extproc.session.events import (
     ResponseBody,
     ResponseHeaders,
     StreamClosed,
-    Understood,
 )
 from extproc.session.session import Session
 from extproc.store.memory import MemoryStore
@@ -144,16 +143,7 @@ class Playbook:
                     tokenizer=Tokenizer({}),
                     asks_for_usage=action.asks_for_usage,
                 )
-                self._advance(
-                    Understood(
-                        at_ns=self.now_ns,
-                        request=result.request,
-                        tokens=result.tokens,
-                        body_with_usage=result.body_with_usage,
-                        content_type=result.content_type,
-                        refused=result.refused,
-                    )
-                )
+                self._advance(understood(result, self.now_ns))
             case Reserve():
                 outcomes = asyncio.run(
                     self.store.reserve(action.decision_id, action.charges, self.now_ns // 1000)
