@@ -257,8 +257,7 @@ def period(since: str, until: str, zone: str) -> tuple[int | None, int | None]:
     first_us, last_us = (
         times.moment_us(said, now_us=now_us, zone=clock) if said else None for said in (since, until)
     )
-    if first_us is not None and last_us is not None and first_us > last_us:
-        raise QuestionInvalid("--since is after --until: nothing lies between them")
+    times.check_order(first_us, last_us, named="--")
     return first_us, last_us
 
 

@@ -64,6 +64,7 @@ def _filter(given: Mapping[str, str], now_us: int) -> DecisionFilter:
     for name in ("since", "until"):
         exact, said = _number(given, f"{name}_us", _INT64 - 1), given.get(name, "")
         found[f"{name}_us"] = times.moment_us(said, now_us=now_us, zone=zone) if said else exact
+    times.check_order(found["since_us"], found["until_us"])
     return DecisionFilter(would_deny=_boolean(given, "would_deny"), **found)
 
 

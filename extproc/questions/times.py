@@ -60,6 +60,12 @@ def moment_us(text: str, *, now_us: int, zone: tzinfo) -> int:
         raise QuestionInvalid(f"{text!r} is no time; write {ACCEPTED}") from None
 
 
+def check_order(since_us: int | None, until_us: int | None, *, named: str = "") -> None:
+    """Raises `QuestionInvalid` where nothing lies between; `named` is what the names of both begin with."""
+    if since_us is not None and until_us is not None and since_us > until_us:
+        raise QuestionInvalid(f"{named}since is after {named}until: nothing lies between them")
+
+
 def _by_word(said: str, now_us: int, zone: tzinfo) -> int | None:
     if said == "now":
         return now_us

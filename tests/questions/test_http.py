@@ -65,12 +65,13 @@ def test_a_decision_that_is_not_there_is_404_and_says_so(client: TestClient) -> 
 
 
 def test_lists_are_filtered_by_what_the_parameters_say(client: TestClient, shelf: Shelf) -> None:
-    asked = "team=core&enforced_effect=deny&would_deny=false&since=1d&until_us=5&limit=7&after=here"
+    asked = "team=core&enforced_effect=deny&would_deny=false&limit=7&after=here"
+    asked += f"&since=1d&until_us={NOW_US + 5}"
     answer = client.get(f"/decisions?{asked}")
 
     assert answer.status_code == 200
     only = DecisionFilter(
-        team="core", enforced_effect="deny", would_deny=False, since_us=NOW_US - DAY_US, until_us=5
+        team="core", enforced_effect="deny", would_deny=False, since_us=NOW_US - DAY_US, until_us=NOW_US + 5
     )
     assert shelf.listed == [(only, 7, "here")]
     assert answer.json()["next"] == "more"
@@ -104,6 +105,8 @@ def test_lists_are_csv_and_tables_too(client: TestClient, path: str) -> None:
         "/decisions?would_deny=perhaps",
         "/decisions?since=whenever",
         "/decisions?since_us=-1",
+        "/decisions?since_us=2&until_us=1",
+        "/usage?since=7d&until=30d",
         "/usage?by=colour",
         "/usage?zone=Mars/Olympus",
         "/usage?limit=3",
